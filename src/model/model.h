@@ -1,0 +1,99 @@
+#pragma once
+// A language model: a ragged batch of tokens in, logits out. Training, rollouts and serving call this.
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "model/config.h"
+#include "tensor/arena.h"
+
+namespace kogia {
+
+class Checkpoint;
+
+/// Which of two equal-in-theory sums latent attention computes (docs/design, determinism). Bits hold
+/// within one form. kAuto: expanded for prefill (more than one row of a sequence), absorbed for decode.
+enum class MlaForm { kAbsorbed, kExpanded, kAuto };
+
+/// Memory of a paged cache for all layers of a model: page p of layer l lies at
+/// base + p * page_stride + l * layer_stride.
+struct CacheMemory {
+  CacheSpec spec;
+  std::byte* base = nullptr;
+  Index page_stride = 0, layer_stride = 0;
+
+  CacheView layer(Index l) const { return {spec, base + l * layer_stride, page_stride}; }
+};
+
+/// Tokens of several sequences laid end to end. Nothing else tells prefill, decode, verification and
+/// scoring apart.
+struct Batch {
+  std::span<const std::int32_t> ids;          // [T], each in [0, vocab_size): CHECKed
+  std::span<const SequenceRows> sequences;    // cover [0, T) in order
+  std::span<const std::int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  CacheMemory cache;
+};
+
+/// What a forward pass gives back; memory belongs to the workspace and lives until its next use.
+struct ForwardResult {
+  ConstMat logits;  // [logit_rows.size(), vocab_size]
+  ConstMat hidden;  // [T, hidden_size], after the final norm
+};
+
+/// Scratch of one thread of control; reused from step to step.
+struct Workspace {
+  Arena arena;
+};
+
+struct LoadProgress {
+  Index done_bytes = 0, total_bytes = 0;
+};
+
+struct LoadOptions {
+  std::optional<Compute> compute;  // unset: the device's default for each weight's format
+  MlaForm mla = MlaForm::kAbsorbed;
+  bool load_mtp = true;            // where the checkpoint has it
+  std::function<void(const LoadProgress&)> on_progress;  // from several threads, one at a time
+};
+
+/// Immutable after loading.
+/// Errors   load() names missing, extra, mis-shaped and mis-typed tensors, with what was expected and why
+/// Threads  forward() uses the device, which is used from one thread at a time
+class Model {
+ public:
+  static std::unique_ptr<const Model> load(const Checkpoint& checkpoint, Device& device,
+                                           const LoadOptions& options);
+  ~Model();
+
+  const ModelConfig& config() const;
+  Device& device() const;
+  /// What a layer caches, and how many layers do: main layers, then MTP layers where loaded.
+  CacheSpec cache_spec(DType cache_dtype) const;
+  Index n_cache_layers() const;
+  bool has_mtp() const;
+  Index n_weight_bytes() const;  // memory of packed weights
+  /// Formats of the matrices with their share of values, largest first: "q4_1 (compute bf16)".
+  std::string weights_summary() const;
+  /// f32 when every product is computed in f32, else bf16.
+  DType default_cache_dtype() const;
+
+  ForwardResult forward(const Batch& batch, Workspace& workspace) const;
+
+  /// The multi-token prediction layer k (spec §2.7). Row i pairs hidden[i] (post final norm) with the
+  /// next token next_ids[i] and predicts the one after. `sequences` and `cache` as in forward(): the
+  /// layer has its own cache layer.
+  ForwardResult forward_mtp(Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
+                            const Batch& batch, Workspace& workspace) const;
+
+ private:
+  struct Parts;
+  explicit Model(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace kogia

@@ -1,0 +1,40 @@
+#include "tensor/arena.h"
+
+#include <algorithm>
+#include <new>
+
+namespace kogia {
+namespace {
+constexpr Index kAlign = 64;
+constexpr Index kMinBlock = Index{1} << 20;
+}  // namespace
+
+void Arena::Free::operator()(std::byte* p) const {
+  ::operator delete(p, std::align_val_t{static_cast<std::size_t>(kAlign)});
+}
+
+Index Arena::n_bytes() const {
+  Index n = 0;
+  for (const Block& block : blocks_) n += block.size;
+  return n;
+}
+
+void* Arena::allocate_bytes(Index n) {
+  n = round_up(std::max<Index>(n, 1), kAlign);
+  while (block_ < blocks_.size() && used_ + n > blocks_[block_].size) ++block_, used_ = 0;
+  if (block_ == blocks_.size()) {
+    const Index last = blocks_.empty() ? kMinBlock / 2 : blocks_.back().size;
+    const Index size = std::max(n, 2 * last);
+    Block block;
+    block.data.reset(static_cast<std::byte*>(::operator new(
+        static_cast<std::size_t>(size), std::align_val_t{static_cast<std::size_t>(kAlign)})));
+    block.size = size;
+    blocks_.push_back(std::move(block));
+    used_ = 0;
+  }
+  void* p = blocks_[block_].data.get() + used_;
+  used_ += n;
+  return p;
+}
+
+}  // namespace kogia
