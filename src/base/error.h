@@ -1,14 +1,14 @@
 #pragma once
 // Errors and checks.
 //
-// The world's fault (a file, a flag, a prompt) is thrown as kogia::Error and caught once per command.
-// Our own fault is a KOGIA_CHECK, which aborts with file and line.
-
-#include <fmt/format.h>
+// The world's fault (a file, a flag, a prompt) is thrown as kogia::Error and caught once per
+// command. Our own fault is a KOGIA_CHECK, which aborts with file and line.
 
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include <fmt/format.h>
 
 namespace kogia {
 

@@ -1,5 +1,6 @@
 #pragma once
-// Threads for kernels: tasks are claimed by whoever is free; a waiting thread spins briefly, then sleeps.
+// Threads for kernels: tasks are claimed by whoever is free; a waiting thread spins briefly, then
+// sleeps.
 
 #include <functional>
 #include <memory>
@@ -10,10 +11,10 @@ namespace kogia {
 
 /// A fixed set of worker threads that run numbered tasks.
 ///
-/// Bits never depend on the pool: a task writes its own outputs and its arithmetic does not know which
-/// thread runs it. The calling thread is thread 0 and works too.
-/// Threads  run() is called from one thread at a time (the engine's); nested calls run inline.
-/// Errors   an exception thrown by a task stops further claims and is rethrown by run().
+/// Bits never depend on the pool: a task writes its own outputs and its arithmetic does not know
+/// which thread runs it. The calling thread is thread 0 and works too. Threads  run() is called
+/// from one thread at a time (the engine's); nested calls run inline. Errors   an exception thrown
+/// by a task stops further claims and is rethrown by run().
 class ThreadPool {
  public:
   /// n_threads >= 1 counts the caller; 0 takes the number of cores this process may use.

@@ -1,0 +1,108 @@
+#include "base/atomic_file.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+namespace kogia {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr std::size_t kBufferBytes = std::size_t{1} << 20;
+
+// A name that no other process or thread takes: O_EXCL decides, the counter only avoids retries.
+fs::path temporary_name(const fs::path& target) {
+  static std::atomic<unsigned> counter{0};
+  fs::path name = target;
+  name.replace_filename(
+      fmt::format(".{}.{}-{}.tmp", target.filename().string(), ::getpid(), counter.fetch_add(1)));
+  return name;
+}
+
+void sync_folder(const fs::path& file) {
+  const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  const FileDescriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) throw_errno(folder.string(), "cannot open the folder to sync it");
+  // Some file systems cannot sync a folder and say so with EINVAL.
+  if (::fsync(fd.get()) != 0 && errno != EINVAL) throw_errno(folder.string(), "cannot sync");
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
+  if (!target_.has_filename() || fs::is_directory(target_)) {
+    throw_error(ErrorCode::kUsage, "{}: is a folder, expected the name of a file to write",
+                target_.string());
+  }
+  do {
+    temporary_ = temporary_name(target_);
+    fd_ = FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+  } while (!fd_.valid() && errno == EEXIST);
+  if (!fd_.valid()) throw_errno(target_.string(), "cannot create a file beside it");
+  buffer_.reserve(kBufferBytes);
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_.valid()) ::unlink(temporary_.c_str());  // not committed
+}
+
+void AtomicFile::write_all(const std::byte* data, std::size_t n) {
+  while (n > 0) {
+    const ssize_t written = ::write(fd_.get(), data, n);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_errno(target_.string(), "cannot write");
+    data += written;
+    n -= static_cast<std::size_t>(written);
+  }
+}
+
+void AtomicFile::flush() {
+  write_all(buffer_.data(), buffer_.size());
+  buffer_.clear();
+}
+
+void AtomicFile::append(std::span<const std::byte> bytes) {
+  KOGIA_CHECK(fd_.valid());
+  if (buffer_.size() + bytes.size() > kBufferBytes) flush();
+  if (bytes.size() >= kBufferBytes) {
+    write_all(bytes.data(), bytes.size());
+  } else {
+    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+  }
+  size_ += static_cast<Index>(bytes.size());
+}
+
+void AtomicFile::append(std::string_view text) { append(std::as_bytes(std::span(text))); }
+
+void AtomicFile::append_zeros(Index n) {
+  static constexpr std::byte kZeros[4096] = {};
+  for (; n > 0; n -= static_cast<Index>(sizeof(kZeros))) {
+    append(std::span(kZeros, static_cast<std::size_t>(std::min<Index>(n, sizeof(kZeros)))));
+  }
+}
+
+void AtomicFile::commit() {
+  KOGIA_CHECK(fd_.valid());
+  flush();
+  if (::fsync(fd_.get()) != 0) throw_errno(target_.string(), "cannot bring to the disk");
+  if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    throw_errno(target_.string(), "cannot rename the finished file to this name");
+  }
+  // From here on the target is the new file; network file systems may report a late error on close.
+  if (::close(fd_.release()) != 0) throw_errno(target_.string(), "cannot close");
+  sync_folder(target_);
+}
+
+void write_file_atomically(const fs::path& target, std::string_view text) {
+  AtomicFile file(target);
+  file.append(text);
+  file.commit();
+}
+
+}  // namespace kogia

@@ -1,0 +1,58 @@
+#pragma once
+// How far a long job is: a bar on a terminal, a line now and then in a log, on standard error.
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "base/index.h"
+
+namespace kogia {
+
+enum class ProgressUnit { kCount, kBytes };
+
+/// One picture of a progress bar, `width` columns wide at most. A pure function, for tests.
+/// total <= 0 means unknown: then there is no bar and no ETA.
+std::string render_progress(std::string_view label, Index done, Index total, double elapsed_s,
+                            ProgressUnit unit, int width);
+/// "1.5 GiB", "98.3 MiB", "12 B".
+std::string format_bytes(Index n);
+/// "0:07", "12:34", "3:05:00".
+std::string format_duration(double seconds);
+
+/// Shows progress from its first second to finish() or destruction.
+///   kAuto    a bar if standard error is a terminal, else lines at most every ten seconds
+///   kSilent  nothing at all
+/// Threads: add() from any; it never waits for the terminal behind another thread.
+class Progress {
+ public:
+  enum class Mode { kAuto, kBar, kLines, kSilent };
+  Progress(std::string label, Index total, ProgressUnit unit = ProgressUnit::kCount,
+           Mode mode = Mode::kAuto);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void add(Index n);
+  Index done() const { return done_.load(std::memory_order_relaxed); }
+  /// Wipes the bar, or says in a line how long it took if it took longer than a second.
+  void finish();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void draw(Clock::time_point now);
+
+  const std::string label_;
+  const Index total_;
+  const ProgressUnit unit_;
+  Mode mode_;
+  const Clock::time_point begin_;
+  std::atomic<Index> done_{0};
+  std::atomic<Clock::rep> next_draw_;
+  std::mutex drawing_;
+  bool finished_ = false;
+};
+
+}  // namespace kogia
