@@ -28,6 +28,28 @@ function(kogia_library name)
   target_link_libraries(kogia_${name} ${scope} ${ARG_LINK})
 endfunction()
 
+# Targets that build all tests of one label; the sanitizer presets build no more than they run.
+foreach(label parser threads)
+  add_custom_target(tests_${label})
+endforeach()
+
+# kogia_add_test(TARGET COMMAND command... [LABELS label...]): a test that runs an executable of ours.
+#   parser    reads untrusted input: ./check runs it again under ASan and UBSan
+#   threads   starts threads: ./check --full runs it under TSan
+#   slow      left out of coverage and TSan runs
+function(kogia_add_test target)
+  cmake_parse_arguments(ARG "" "" "COMMAND;LABELS" ${ARGN})
+  string(REGEX REPLACE "^test_" "" name "${target}")
+  add_test(NAME ${name} COMMAND ${ARG_COMMAND})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 900 ENVIRONMENT
+    "ASAN_OPTIONS=max_allocation_size_mb=4096:detect_stack_use_after_return=1;UBSAN_OPTIONS=print_stacktrace=1;TSAN_OPTIONS=halt_on_error=1;LLVM_PROFILE_FILE=${CMAKE_BINARY_DIR}/profiles/${name}-%p.profraw")
+  foreach(label IN LISTS ARG_LABELS)
+    if(TARGET tests_${label})
+      add_dependencies(tests_${label} ${target})
+    endif()
+  endforeach()
+endfunction()
+
 # kogia_test(NAME SOURCES file... LINK folder... [LABELS label...]): one GoogleTest program.
 function(kogia_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK;LABELS" ${ARGN})
@@ -39,6 +61,5 @@ function(kogia_test name)
   endforeach()
   target_compile_definitions(test_${name} PRIVATE KOGIA_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                              KOGIA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  add_test(NAME ${name} COMMAND test_${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 900)
+  kogia_add_test(test_${name} COMMAND test_${name} LABELS ${ARG_LABELS})
 endfunction()
