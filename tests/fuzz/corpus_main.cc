@@ -48,6 +48,7 @@ void report_signal(int signal_number) {  // not async-safe; the process is lost 
 void report_deaths() {
   if (__sanitizer_set_death_callback != nullptr) {
     __sanitizer_set_death_callback(report);
+    ::signal(SIGABRT, report_signal);
     return;
   }
   for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT}) ::signal(number, report_signal);

