@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Fetches into the cache what is too large or not ours to commit. What is there already costs nothing.
 #
-#   tools/fetch.sh [model] [tokenizers] [oracles]     default: model
+#   tools/fetch.sh [model] [tokenizers] [oracles] [golden] [llama]     default: model
 #
 #   model       models/SmolLM2-135M-Instruct.Q4_1.gguf, the model that ./start talks to
 #   tokenizers  tokenizers/{deepseek_v3,qwen3,llama3}/tokenizer.json and tokenizer_config.json
 #   oracles     venv/: a Python with the packages of tools/requirements.txt
+#   golden      venv-golden/: with PyTorch and transformers, to make golden data (5 GB)
+#   llama       llama.cpp/bin/: the peer that ./dev compare and ./dev interop run (minutes to compile)
 # shellcheck source=tools/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -45,6 +47,37 @@ fetch_oracles() {
   say "installing the Python packages that tests compare with"
   pip install --no-deps -r "$wanted"
   cp -- "$wanted" "$venv/requirements.txt"
+}
+
+fetch_golden() {
+  local wanted="$KOGIA_ROOT/tools/golden/requirements.txt"
+  venv="$KOGIA_CACHE/venv-golden" python="$KOGIA_CACHE/venv-golden/bin/python"
+  cmp -s -- "$wanted" "$venv/requirements.txt" && return 0
+  make_venv
+  say "installing PyTorch and transformers (5 GB)"
+  pip install -r "$wanted"
+  cp -- "$wanted" "$venv/requirements.txt"
+}
+
+# --- llama.cpp, as the source package of its Python binding carries it --------------------------------
+
+fetch_llama() {
+  local place="$KOGIA_CACHE/llama.cpp" source programs
+  programs=(llama-bench llama-batched-bench llama-perplexity llama-quantize llama-simple llama-completion)
+  [ -x "$place/bin/llama-completion" ] && return 0
+  make_venv
+  make_work_folder
+  say "fetching llama.cpp (77 MB) and compiling it"
+  pip download --no-deps --no-binary llama-cpp-python --dest "$work" llama-cpp-python==0.3.36
+  tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$work"
+  source="$(echo "$work"/llama_cpp_python-*/vendor/llama.cpp)"
+  # For the machine at hand, as its own documentation advises: a peer at its best.
+  cmake -S "$source" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+    -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF > "$work/log" 2>&1 || { tail -n 20 -- "$work/log" >&2; die "llama.cpp does not configure"; }
+  cmake --build "$work/build" --parallel "$(build_jobs)" --target "${programs[@]}" >&2
+  rm -rf -- "$place"
+  mkdir -p -- "$place"
+  mv -- "$work/build/bin" "$place/bin"
 }
 
 # --- SmolLM2 -----------------------------------------------------------------------------------------
@@ -99,7 +132,7 @@ fetch_tokenizers() {
 [ $# -gt 0 ] || set -- model
 for what in "$@"; do
   case "$what" in
-    model | tokenizers | oracles) with_lock fetch "fetch_$what" ;;
-    *) die "unknown: '$what'" "one of: model tokenizers oracles" ;;
+    model | tokenizers | oracles | golden | llama) with_lock fetch "fetch_$what" ;;
+    *) die "unknown: '$what'" "one of: model tokenizers oracles golden llama" ;;
   esac
 done
