@@ -4,6 +4,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "infer/sampler.h"
@@ -12,53 +13,50 @@
 namespace kogia {
 
 struct GenerateOptions {
-  SamplingParams sampling;
+  SamplingParams sampling = {};
   Index max_tokens = -1;  // -1: until the end of text or of the context
-  std::vector<std::string> stop;  // compared over token borders; the match and what follows is left out
+  /// Compared over token borders; the match and what follows is left out of the text. They are
+  /// looked for in the answer alone: a thought that quotes one goes on. Any number of them, none
+  /// empty. The prompt does not count.
+  std::vector<std::string> stop = {};
   bool ignore_eos = false;
+  /// Tells thought and answer apart (ReasoningParser). Off: all text is content, as it comes.
+  bool split_reasoning = true;
+  /// What the random numbers are for, beside the seed (rollouts: which prompt, which sample of it).
+  std::uint64_t prompt_key = 0, sample_key = 0;
 };
 
 enum class FinishReason { kStop, kLength, kInterrupted };
 std::string_view name(FinishReason reason);  // "stop", "length", "interrupted"
 
-/// What a step adds. Text is valid UTF-8, never holds the beginning of a stop string, and has thought
-/// and answer apart (ReasoningParser).
+/// What a step adds. Text is valid UTF-8, never holds the beginning of a stop string, and has
+/// thought and answer apart. The text of all pieces together is the text of the Generation.
 struct GeneratedPiece {
-  TokenId id = 0;
+  TokenId id = 0;  // -1: no token, only text that was held back until the end
   float logprob = 0;
   std::string reasoning, content;
 };
 
 struct Generation {
-  std::vector<TokenId> ids;  // new ones; a token that ended the text (EOS) is not among them
-  std::vector<float> logprobs;
+  std::vector<TokenId> ids;     // new ones; a token that ended the text (EOS) is not among them
+  std::vector<float> logprobs;  // of the model (Device::log_prob), before any sampling stage
   std::string reasoning, content;
   FinishReason finish_reason = FinishReason::kStop;
   Index n_prompt = 0, n_prompt_computed = 0;
   double prefill_s = 0, decode_s = 0;
 };
 
+/// Told after each chunk of the prompt, and of each piece. Either may be empty.
+struct GenerateEvents {
+  std::function<void(const GeneratedPiece&)> on_piece = {};
+  std::function<void(Index done, Index total)> on_prefill = {};
+};
+
 /// Runs on a session (which keeps the cached prefix of earlier turns). Ctrl-C, seen through
 /// base/interrupt.h, ends it with kInterrupted and leaves the session usable.
 /// Works without a tokenizer: then no text is made and stop strings are a usage error.
+/// Prompt and answer together never exceed the context: where it is full, kLength.
 Generation generate(Session& session, Engine& engine, std::span<const TokenId> prompt,
-                    const GenerateOptions& options,
-                    const std::function<void(const GeneratedPiece&)>& on_piece = {});
-
-/// Looks for stop strings in text that arrives in pieces: what could be the beginning of one is held
-/// back until it is decided. With several matches the earliest beginning wins.
-class StopMatcher {
- public:
-  explicit StopMatcher(std::vector<std::string> stops);
-  /// Text that is safe to show. After a match stopped() is true and nothing more comes.
-  std::string push(std::string_view text);
-  std::string finish();
-  bool stopped() const { return stopped_; }
-
- private:
-  std::vector<std::string> stops_;
-  std::string held_;
-  bool stopped_ = false;
-};
+                    const GenerateOptions& options, const GenerateEvents& events = {});
 
 }  // namespace kogia

@@ -1,5 +1,16 @@
 #pragma once
-// From logits to a token: penalties, bias, temperature, top-k, min-p, top-p, and a keyed random number.
+// From logits to a token: bias, penalties, temperature, top-k, min-p, top-p, and a keyed random
+// number.
+//
+// The stages run in this order, which is vLLM's and, but for the place of min-p, Hugging Face's
+// (top-k and min-p keep the same tokens in either order):
+//   1. logit_bias is added
+//   2. repetition, frequency and presence penalties
+//   3. ids that are no token (n_valid_ids and above) leave
+//   4. temperature 0 takes the largest; else logits are divided by it
+//   5. top-k, then min-p (relative to the best), then top-p over what is left, renormalised
+//   6. a token is drawn
+// Equal logits: the lower id comes first, at every border.
 
 #include <cstdint>
 #include <map>
@@ -15,13 +26,14 @@ namespace kogia {
 struct SamplingParams {
   double temperature = 1.0;         // 0: the largest logit, ties to the lowest id
   Index top_k = 0;                  // 0: off
-  double top_p = 1.0;
-  double min_p = 0.0;
-  double repetition_penalty = 1.0;  // over prompt and output: positive logits divided, negative multiplied
+  double top_p = 1.0;               // the likeliest tokens that reach this mass together
+  double min_p = 0.0;               // at least this share of the likeliest token's probability
+  double repetition_penalty = 1.0;  // over prompt and output: positive logits divided, negative
+                                    // multiplied
   double frequency_penalty = 0.0;   // times the count in the output
   double presence_penalty = 0.0;    // once per token of the output
   std::uint64_t seed = 0;
-  std::map<TokenId, double> logit_bias;
+  std::map<TokenId, double> logit_bias = {};  // each in [-100, 100]
 };
 
 /// Throws Error (usage) that names the parameter and its range.
@@ -29,27 +41,47 @@ void validate(const SamplingParams& params);
 
 struct SampledToken {
   TokenId id = 0;
-  float logprob = 0;  // log softmax of the logits as the model gave them, before any stage
+  /// Log of the probability it was drawn with, after every stage (0 when greedy). The model's own
+  /// log-probability is Device::log_prob().
+  float drawn_logprob = 0;
 };
 
-/// A pure function of its arguments: the random number is keyed by (seed, prompt, sample, position).
+/// A pure function of its arguments: the random number is keyed by (seed, prompt, sample,
+/// position), never by the order of calls.
+///
+/// Errors   the constructor checks the parameters and the ids of the bias (usage); sample() refuses
+///          logits that hold NaN or +inf, and a distribution that is empty
+/// Threads  one at a time (scratch inside)
 class Sampler {
  public:
   Sampler(SamplingParams params, Index n_valid_ids);
-  /// `history` is prompt then output; n_prompt says where the output begins. `position` is the index of
-  /// the token to be drawn.
-  SampledToken sample(std::span<const float> logits, std::span<const TokenId> history, Index n_prompt,
-                      std::uint64_t prompt_key, std::uint64_t sample_key);
+  /// `history` is prompt then output; n_prompt says where the output begins. The token drawn has
+  /// the position history.size().
+  SampledToken sample(std::span<const float> logits, std::span<const TokenId> history,
+                      Index n_prompt, std::uint64_t prompt_key = 0, std::uint64_t sample_key = 0);
 
  private:
-  SamplingParams params_;
-  Index n_valid_ids_;
   struct Candidate {
     TokenId id;
     float logit;
+    double weight;  // exp((logit - largest) / temperature)
   };
-  std::vector<Candidate> candidates_;  // scratch, reused from token to token
+  static bool better(const Candidate& a, const Candidate& b);
+  std::span<const float> adjust(std::span<const float> logits, std::span<const TokenId> history,
+                                Index n_prompt);
+  void apply_penalties(std::span<const TokenId> history, Index n_prompt);
+  void keep_all(std::span<const float> logits, float largest);
+  void keep_top_k(std::span<const float> logits, std::size_t k, float largest);
+  void cut_min_p();
+  void cut_top_p();
+  SampledToken draw(double uniform);
+
+  SamplingParams params_;
+  std::size_t n_valid_ids_;
+  // Scratch, reused from token to token.
+  std::vector<Candidate> candidates_;
   std::vector<float> logits_;
+  std::vector<std::int32_t> counts_;  // [n_valid_ids], zero between calls; see apply_penalties()
 };
 
 }  // namespace kogia
