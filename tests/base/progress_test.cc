@@ -87,5 +87,19 @@ TEST(Progress, AShortJobLeavesNoLineInALog) {
   EXPECT_THAT(testing::internal::GetCapturedStderr(), IsEmpty());
 }
 
+TEST(Progress, ABarIsDrawnInPlaceAndWipedAtTheEnd) {
+  testing::internal::CaptureStderr();
+  {
+    Progress progress("packing", 4, ProgressUnit::kCount, Progress::Mode::kBar);
+    progress.add(1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(350));  // a bar appears only after 0.3 s
+    progress.add(1);
+  }
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(text, HasSubstr("\r\033[Kpacking  50 % ["));
+  EXPECT_THAT(text, testing::EndsWith("\r\033[K"));
+  EXPECT_THAT(text, Not(HasSubstr("\n")));
+}
+
 }  // namespace
 }  // namespace kogia
