@@ -3,8 +3,8 @@
 
 namespace kogia::cli {
 
-/// Parses argv, runs the command, prints errors to standard error. Returns the exit code: 0, 1 (failed)
-/// or 2 (usage).
+/// Parses argv, runs the command, prints errors to standard error. Returns the exit code: 0, 1
+/// (failed) or 2 (usage).
 int run(int argc, char** argv);
 
 }  // namespace kogia::cli

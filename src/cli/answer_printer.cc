@@ -1,0 +1,62 @@
+#include "cli/answer_printer.h"
+
+#include <fmt/format.h>
+
+#include "cli/output.h"
+
+namespace kogia::cli {
+namespace {
+
+constexpr std::string_view kDim = "\x1b[2m", kPlain = "\x1b[0m";
+
+double per_second(Index n, double seconds) {
+  return seconds > 0 ? static_cast<double>(n) / seconds : 0;
+}
+
+}  // namespace
+
+void AnswerPrinter::enter(Part part) {
+  if (part == part_) return;
+  std::string text;
+  if (part_ == Part::kReasoning) {
+    text += kPlain;
+    if (part == Part::kContent) text += "\n\n";
+  }
+  if (part == Part::kReasoning) text += kDim;
+  part_ = part;
+  write_out(text);
+}
+
+void AnswerPrinter::print(const GeneratedPiece& piece) {
+  if (terminal_ && !piece.reasoning.empty()) {
+    enter(Part::kReasoning);
+    write_out(printable(piece.reasoning));
+    at_line_begin_ = false;
+  }
+  if (piece.content.empty()) return;
+  enter(Part::kContent);
+  write_out(terminal_ ? printable(piece.content) : piece.content);
+  at_line_begin_ = piece.content.back() == '\n';
+}
+
+void AnswerPrinter::finish() {
+  enter(Part::kNone);
+  if (!at_line_begin_) write_out("\n");
+  at_line_begin_ = true;
+}
+
+std::string speed_line(const Generation& g) {
+  const auto n = static_cast<Index>(g.ids.size());
+  std::string line = fmt::format("{} token{}, {:.1f} tok/s; prompt {} ({} new), {:.1f} tok/s", n,
+                                 n == 1 ? "" : "s", per_second(n, g.decode_s), g.n_prompt,
+                                 g.n_prompt_computed, per_second(g.n_prompt_computed, g.prefill_s));
+  if (g.finish_reason == FinishReason::kInterrupted) line += "; stopped";
+  return line;
+}
+
+std::string dimmed_on_stderr(const std::string& text) {
+  if (!err_is_terminal()) return text;
+  return std::string(kDim) + text + std::string(kPlain);
+}
+
+}  // namespace kogia::cli

@@ -1,0 +1,33 @@
+#pragma once
+// An answer as it grows, on standard output.
+
+#include <string>
+
+#include "infer/generate.h"
+
+namespace kogia::cli {
+
+/// On a terminal thoughts are shown dimmed before the answer; elsewhere only the answer is written.
+class AnswerPrinter {
+ public:
+  explicit AnswerPrinter(bool terminal) : terminal_(terminal) {}
+  void print(const GeneratedPiece& piece);
+  /// Ends the line.
+  void finish();
+
+ private:
+  enum class Part { kNone, kReasoning, kContent };
+  void enter(Part part);
+
+  bool terminal_;
+  Part part_ = Part::kNone;
+  bool at_line_begin_ = true;
+};
+
+/// "37 tokens, 21.4 tok/s; prompt 120 tokens (12 new), 310.0 tok/s; stopped by Ctrl-C"
+std::string speed_line(const Generation& generation);
+
+/// `text` dimmed where standard error is a terminal.
+std::string dimmed_on_stderr(const std::string& text);
+
+}  // namespace kogia::cli

@@ -1,0 +1,18 @@
+#pragma once
+// The commands: one file each.
+
+#include "cli/command_line.h"
+
+namespace kogia::cli {
+
+// Each parses its arguments and does its job; 0 is success, failures are thrown.
+int run_command(Arguments arguments);
+int chat_command(Arguments arguments);
+int inspect_command(Arguments arguments);
+int tokenize_command(Arguments arguments);
+int perplexity_command(Arguments arguments);
+int bench_command(Arguments arguments);
+int devices_command(Arguments arguments);
+int synth_command(Arguments arguments);
+
+}  // namespace kogia::cli

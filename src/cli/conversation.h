@@ -1,0 +1,52 @@
+#pragma once
+// The state of a chat: what was said, how answers are drawn, and the session that has it cached.
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/engine.h"
+#include "infer/generate.h"
+#include "infer/session.h"
+
+namespace kogia::cli {
+
+/// Turns are user and assistant messages by turns; the system message stands apart.
+class Conversation {
+ public:
+  Conversation(Engine& engine, GenerateOptions options, std::string system);
+
+  /// Asks and remembers both sides. What Ctrl-C cut short is kept as far as it came; without a word
+  /// of answer the question is forgotten too. Throws Error (usage) where the conversation no longer
+  /// fits the context; then nothing has changed.
+  Generation ask(const std::string& text, const GenerateEvents& events);
+  /// Drops the last answer and draws another for the same question: the same seed, the next sample.
+  /// Throws Error (usage) where there is none.
+  Generation regenerate(const GenerateEvents& events);
+
+  void set_system(std::string text);  // begins anew
+  void reset();
+  /// Messages as an OpenAI-style JSON object {"messages":[...]}.
+  void save(const std::filesystem::path& file) const;
+  /// Replaces the conversation. Errors name the file and what is wrong; then nothing has changed.
+  void load(const std::filesystem::path& file);
+
+  GenerateOptions& options() { return options_; }
+  Engine& engine() const { return engine_; }
+  const std::vector<ChatMessage>& turns() const { return turns_; }
+  const std::string& system() const { return system_; }
+  /// Tokens in the cache: prompt and answer of the last turn.
+  Index n_tokens() const { return static_cast<Index>(session_.tokens().size()); }
+
+ private:
+  Generation answer(const std::vector<ChatMessage>& asked, const GenerateEvents& events);
+
+  Engine& engine_;
+  Session session_;
+  GenerateOptions options_;
+  std::string system_;
+  std::vector<ChatMessage> turns_;
+};
+
+}  // namespace kogia::cli

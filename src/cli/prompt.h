@@ -1,0 +1,29 @@
+#pragma once
+// From the words of a command line to the ids of a prompt.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/engine.h"
+
+namespace kogia::cli {
+
+/// The whole of a file, or of standard input for "-".
+std::string read_text(const std::string& path);
+
+/// Decimal numbers separated by white space. Errors name the file, the word and its place.
+/// `vocab_size` bounds them.
+std::vector<TokenId> read_ids(const std::string& path, Index vocab_size);
+
+/// The engine's tokenizer, or an Error that says why there is none and what to do instead.
+const Tokenizer& require_tokenizer(const Engine& engine, const std::string& instead);
+
+/// The text as it stands, added tokens inside it read as such, BOS where the tokenizer adds one.
+std::vector<TokenId> raw_prompt(const Engine& engine, const std::string& text);
+
+/// One turn through the checkpoint's template (its warnings go to the log); as raw_prompt() where
+/// there is none.
+std::vector<TokenId> chat_prompt(const Engine& engine, const std::vector<ChatMessage>& messages);
+
+}  // namespace kogia::cli

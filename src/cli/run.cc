@@ -1,0 +1,169 @@
+// kogia run: one prompt, one answer.
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "cli/answer_printer.h"
+#include "cli/commands.h"
+#include "cli/flags.h"
+#include "cli/output.h"
+#include "cli/prompt.h"
+
+namespace kogia::cli {
+namespace {
+
+struct RunFlags {
+  std::string model, ids_file, system;
+  std::optional<std::string> text;
+  bool raw = false, json = false, logprobs = false;
+  StopFlags stop;
+  SamplingFlags sampling;
+  EngineFlags engine;
+};
+
+CommandLine describe(RunFlags& f) {
+  return {
+      .name = "run",
+      .summary =
+          "Answers one prompt. Where the checkpoint has a chat template, TEXT is the user's "
+          "turn in it; --raw lets the model continue TEXT as it stands.",
+      .positionals = {{"MODEL", "a folder as Hugging Face lays it out, or a .gguf file", &f.model},
+                      {"TEXT", "the prompt; left out: standard input", &f.text}},
+      .groups =
+          {{"Prompt",
+            {{.flags = "--system",
+              .value = "TEXT",
+              .help = "a system message before it",
+              .target = &f.system},
+             {.flags = "--raw",
+              .value = {},
+              .help = "no template: the model continues TEXT; added tokens such as <think> inside "
+                      "it are read as tokens",
+              .target = &f.raw},
+             {.flags = "--ids",
+              .value = "FILE",
+              .help = "token ids instead of TEXT: decimal numbers separated by white space; needs "
+                      "no tokenizer (-: standard input)",
+              .target = &f.ids_file}}},
+           {"Answer", f.stop.rows()},
+           {"Output",
+            {{.flags = "--json",
+              .value = {},
+              .help = "one object: ids, text, reasoning, finish_reason, counts and times",
+              .target = &f.json},
+             {.flags = "--logprobs",
+              .value = {},
+              .help = "with --json: the model's log-probability of each id",
+              .target = &f.logprobs}}},
+           {"Sampling", f.sampling.rows()},
+           {"Engine", f.engine.rows()}},
+      .examples = {"kogia run DeepSeek-R1-Distill-Qwen-1.5B \"What is the capital of France?\" "
+                   "--temperature 0",
+                   "kogia run model.gguf --ids prompt.ids --max-tokens 24 --ignore-eos --json"}};
+}
+
+// What contradicts itself is refused before a model is loaded.
+void check(const RunFlags& f) {
+  const auto refuse = [](const std::string& message, const std::string& help = {}) {
+    throw Error(ErrorCode::kUsage, message, help);
+  };
+  if (!f.ids_file.empty() && f.text) refuse("--ids and TEXT are two prompts, expected one");
+  if (!f.system.empty() && (f.raw || !f.ids_file.empty())) {
+    refuse("--system needs the chat template, which --raw and --ids leave out");
+  }
+  if (f.ids_file.empty() && !f.text && in_is_terminal()) {
+    refuse("kogia run needs a prompt", "for example: kogia run MODEL \"Why is the sky blue?\"");
+  }
+  if (f.logprobs && !f.json) refuse("--logprobs needs --json");
+  if (f.text && f.text->empty()) refuse("TEXT is empty, expected a prompt");
+}
+
+std::vector<TokenId> prompt_ids(const RunFlags& f, const Engine& engine) {
+  if (!f.ids_file.empty()) return read_ids(f.ids_file, engine.model().config().vocab_size);
+  require_tokenizer(engine, "give token ids instead: --ids FILE");
+  const std::string text = f.text ? *f.text : read_text("-");
+  if (text.empty()) throw Error(ErrorCode::kUsage, "standard input is empty, expected a prompt");
+  if (f.raw) return raw_prompt(engine, text);
+  if (engine.chat() == nullptr) {
+    if (f.system.empty()) return raw_prompt(engine, text);
+    throw Error(ErrorCode::kUsage, "--system needs a chat template, and the checkpoint has none");
+  }
+  std::vector<ChatMessage> messages;
+  if (!f.system.empty()) messages.push_back({"system", f.system, {}});
+  messages.push_back({"user", text, {}});
+  return chat_prompt(engine, messages);
+}
+
+void print_json(const RunFlags& f, const Engine& engine, const Generation& g) {
+  nlohmann::ordered_json object;
+  object["ids"] = g.ids;
+  if (engine.tokenizer() != nullptr) {
+    object["text"] = g.content;
+    if (!g.reasoning.empty()) object["reasoning"] = g.reasoning;
+  }
+  if (f.logprobs) object["logprobs"] = g.logprobs;
+  object["finish_reason"] = name(g.finish_reason);
+  object["prompt_tokens"] = g.n_prompt;
+  object["completion_tokens"] = g.ids.size();
+  object["prefill_s"] = g.prefill_s;
+  object["decode_s"] = g.decode_s;
+  write_json(object);
+}
+
+void print_ids(const Generation& g) {
+  std::string line;
+  for (const TokenId id : g.ids) line += (line.empty() ? "" : " ") + std::to_string(id);
+  write_out(line + "\n");
+}
+
+void say_how_it_went(const Engine& engine, const Generation& g) {
+  if (g.finish_reason == FinishReason::kLength &&
+      g.n_prompt + static_cast<Index>(g.ids.size()) >= engine.ctx()) {
+    log_warning("the context of {} tokens is full; --ctx N gives more", engine.ctx());
+  }
+  if (!out_is_terminal() && g.content.empty() && !g.reasoning.empty()) {
+    log_warning(
+        "{} tokens of thought and no answer yet; --max-tokens N gives more, --json shows "
+        "the thought",
+        g.ids.size());
+  }
+  if (err_is_terminal()) log_info("{}", dimmed_on_stderr(speed_line(g)));
+}
+
+}  // namespace
+
+int run_command(Arguments arguments) {
+  RunFlags f;
+  if (!parse(describe(f), arguments)) return 0;
+  check(f);
+  GenerateOptions options;
+  f.stop.apply(options);
+  (void)f.sampling.params({});  // refuses bad values before the model is loaded
+
+  const auto engine = open_engine(f.model, f.engine);
+  options.sampling = f.sampling.params(engine->defaults());
+  options.split_reasoning = !f.raw;
+  const std::vector<TokenId> prompt = prompt_ids(f, *engine);
+
+  const InterruptGuard ctrl_c;
+  Session session(*engine);
+  AnswerPrinter printer(out_is_terminal());
+  GenerateEvents events;
+  if (!f.json && engine->tokenizer() != nullptr) {
+    events.on_piece = [&](const GeneratedPiece& piece) { printer.print(piece); };
+  }
+  const Generation g = generate(session, *engine, prompt, options, events);
+  if (f.json) {
+    print_json(f, *engine, g);
+  } else if (engine->tokenizer() == nullptr) {
+    print_ids(g);
+  } else {
+    printer.finish();
+  }
+  if (!f.engine.quiet) say_how_it_went(*engine, g);
+  return g.finish_reason == FinishReason::kInterrupted ? 1 : 0;
+}
+
+}  // namespace kogia::cli
