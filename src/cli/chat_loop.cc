@@ -162,7 +162,7 @@ void ChatLoop::answer(Ask&& ask) {
                     "gives more room]",
                     chat_.engine().ctx()));
   }
-  if (input_.is_terminal() && !options_.quiet) say("[" + speed_line(g) + "]\n");
+  if (input_.is_terminal() && !options_.quiet) say(fmt::format("[{}]\n", speed_line(g)));
 }
 
 void ChatLoop::print_json(const Generation& g) {

@@ -1,6 +1,7 @@
 #include "cli/line_input.h"
 
 #include <clocale>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -46,9 +47,15 @@ struct LineInput::Editor {
   static char* prompt_of(EditLine* line) { return of(line).prompt.data(); }
   static unsigned char drop_line(EditLine* line, int) {
     of(line).dropped = true;
-    std::fputs("^C\r\n", stdout);
+    std::fputs("^C\n", stdout);
     std::fflush(stdout);
     return CC_NEWLINE;
+  }
+  static unsigned char suspend(EditLine* line, int) {
+    ::el_set(line, EL_PREP_TERM, 0);
+    ::raise(SIGTSTP);
+    ::el_set(line, EL_PREP_TERM, 1);
+    return CC_REDISPLAY;
   }
 };
 
@@ -59,11 +66,13 @@ LineInput::Editor::Editor(std::filesystem::path file) : history_file(std::move(f
   ::el_set(line, EL_CLIENTDATA, this);
   ::el_set(line, EL_PROMPT, &Editor::prompt_of);
   ::el_set(line, EL_EDITOR, "emacs");
-  ::el_set(line, EL_SIGNAL, 1);  // window size, Ctrl-Z, and a sane terminal when killed
-  // While a line is typed Ctrl-C is a key like others, not a signal.
+  ::el_set(line, EL_SIGNAL, 1);  // window size, and a sane terminal when killed
+  // While a line is typed Ctrl-C and Ctrl-Z are keys like others, not signals.
   ::el_set(line, EL_ADDFN, "kogia-drop-line", "Drop the line", &Editor::drop_line);
   ::el_set(line, EL_BIND, "^C", "kogia-drop-line", nullptr);
-  ::el_set(line, EL_SETTY, "-d", "intr=", nullptr);
+  ::el_set(line, EL_ADDFN, "kogia-suspend", "Suspend", &Editor::suspend);
+  ::el_set(line, EL_BIND, "^Z", "kogia-suspend", nullptr);
+  ::el_set(line, EL_SETTY, "-d", "-isig", nullptr);
   ::el_set(line, EL_BIND, "^I", "ed-insert", nullptr);
   ::el_set(line, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   HistEvent event;

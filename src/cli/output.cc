@@ -114,7 +114,7 @@ std::string wrap(std::string_view text, std::size_t width, std::size_t indent) {
     const std::size_t end = text.find_first_of(" \n");
     const std::string_view word = text.substr(0, end);
     if (column > 0 && column + 1 + word.size() > width) {
-      out += "\n" + std::string(indent, ' ');
+      out.append(1, '\n').append(indent, ' ');
       column = 0;
     } else if (column > 0) {
       out += ' ';
@@ -124,7 +124,7 @@ std::string wrap(std::string_view text, std::size_t width, std::size_t indent) {
     column += word.size();
     if (end == std::string_view::npos) break;
     if (text[end] == '\n') {
-      out += "\n" + std::string(indent, ' ');
+      out.append(1, '\n').append(indent, ' ');
       column = 0;
     }
     text.remove_prefix(end + 1);
@@ -133,10 +133,14 @@ std::string wrap(std::string_view text, std::size_t width, std::size_t indent) {
 }
 
 std::string with_commas(long long n) {
-  std::string digits = std::to_string(n);
-  const std::size_t first = digits[0] == '-' ? 1 : 0;
-  for (std::size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
-  return digits;
+  const std::string digits = std::to_string(n);
+  std::string out;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    const std::size_t left = digits.size() - i;
+    if (i > 0 && left % 3 == 0 && digits[i - 1] != '-') out += ',';
+    out += digits[i];
+  }
+  return out;
 }
 
 std::string short_count(long long n) {

@@ -114,7 +114,7 @@ void print_json(const RunFlags& f, const Engine& engine, const Generation& g) {
 
 void print_ids(const Generation& g) {
   std::string line;
-  for (const TokenId id : g.ids) line += (line.empty() ? "" : " ") + std::to_string(id);
+  for (const TokenId id : g.ids) line += fmt::format("{}{}", line.empty() ? "" : " ", id);
   write_out(line + "\n");
 }
 

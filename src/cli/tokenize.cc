@@ -73,7 +73,7 @@ int tokenize_command(Arguments arguments) {
     } else if (f.pieces) {
       text += fmt::format("{:>7}  {}\n", id, shown(piece));
     } else {
-      text += (text.empty() ? "" : " ") + std::to_string(id);
+      text += fmt::format("{}{}", text.empty() ? "" : " ", id);
     }
   }
   if (f.json) {

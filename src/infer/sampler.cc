@@ -221,7 +221,10 @@ void Sampler::cut_top_p() {
     if (kept == sorted) {
       sorted = std::min(candidates_.size(), sorted + block);
       block *= 4;
-      std::partial_sort(at(kept), at(sorted), candidates_.end(), better);
+      if (sorted < candidates_.size()) {
+        std::nth_element(at(kept), at(sorted), candidates_.end(), better);
+      }
+      std::sort(at(kept), at(sorted), better);
     }
     mass += candidates_[kept++].weight;
   }
