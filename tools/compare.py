@@ -33,8 +33,8 @@ def bench_llama(arguments):
 
 def bench_kogia(arguments):
     result = run_json([arguments.kogia, "bench", arguments.model, "--threads", str(arguments.threads),
-                       "--prefill", str(N_PREFILL), "--decode", str(N_DECODE), "--json", *arguments.flags])
-    return {"prefill": result["prefill_tokens_per_s"], "decode": result["decode_tokens_per_s"]}
+                       "--prompt", str(N_PREFILL), "--gen", str(N_DECODE), "--repeat", "1", "--json", *arguments.flags])
+    return {phase: result[phase]["tokens_per_s"] for phase in ("prefill", "decode")}
 
 
 def parse(argv):
