@@ -47,16 +47,11 @@ void AnswerPrinter::finish() {
 
 std::string speed_line(const Generation& g) {
   const auto n = static_cast<Index>(g.ids.size());
-  std::string line = fmt::format("{} token{}, {:.1f} tok/s; prompt {} ({} new), {:.1f} tok/s", n,
-                                 n == 1 ? "" : "s", per_second(n, g.decode_s), g.n_prompt,
+  std::string line = fmt::format("{}, {:.1f} tok/s; prompt {} ({} new), {:.1f} tok/s",
+                                 counted(n, "token"), per_second(n, g.decode_s), g.n_prompt,
                                  g.n_prompt_computed, per_second(g.n_prompt_computed, g.prefill_s));
   if (g.finish_reason == FinishReason::kInterrupted) line += "; stopped";
   return line;
-}
-
-std::string dimmed_on_stderr(const std::string& text) {
-  if (!err_is_terminal()) return text;
-  return std::string(kDim) + text + std::string(kPlain);
 }
 
 }  // namespace kogia::cli

@@ -27,7 +27,4 @@ class AnswerPrinter {
 /// "37 tokens, 21.4 tok/s; prompt 120 tokens (12 new), 310.0 tok/s; stopped by Ctrl-C"
 std::string speed_line(const Generation& generation);
 
-/// `text` dimmed where standard error is a terminal.
-std::string dimmed_on_stderr(const std::string& text);
-
 }  // namespace kogia::cli

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/log.h"
 #include "base/random.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
@@ -164,7 +163,7 @@ int bench_command(Arguments arguments) {
                 {"decode", to_json(decode, f.gen)}});
     return 0;
   }
-  write_out(fmt::format("{}, {} threads; {}\n", device.name(), device.n_threads(),
+  write_out(fmt::format("{}, {}; {}\n", device.name(), counted(device.n_threads(), "thread"),
                         printable(engine->model().weights_summary())) +
             line_of("prefill", prefill, f.prompt) +
             (f.gen > 0 ? line_of("decode", decode, f.gen) : std::string()));

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "cli/chat_loop.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
@@ -51,11 +50,11 @@ CommandLine describe(ChatFlags& f) {
 
 void greet(const Engine& engine) {
   if (!err_is_terminal() || !in_is_terminal()) return;
-  log_info(
-      "{}, {}, {} threads; context {} tokens\n/help lists commands; Ctrl-C stops an answer, "
-      "Ctrl-D leaves\n",
-      printable(engine.model().weights_summary()), engine.device().name(),
-      engine.device().n_threads(), with_commas(engine.ctx()));
+  const Device& device = engine.device();
+  write_note(fmt::format(
+      "{}, {}, {}; context {}\n/help lists commands; Ctrl-C stops an answer, Ctrl-D leaves\n",
+      printable(engine.model().weights_summary()), device.name(),
+      counted(device.n_threads(), "thread"), counted(engine.ctx(), "token")));
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/progress.h"
 #include "cli/answer_printer.h"
 #include "cli/command_line.h"
@@ -155,14 +154,14 @@ void ChatLoop::answer(Ask&& ask) {
   if (options_.json) return print_json(g);
   printer.finish();
   if (g.finish_reason == FinishReason::kInterrupted && g.content.empty()) {
-    say("[stopped before an answer; the question is forgotten]");
+    write_note("[stopped before an answer; the question is forgotten]");
   } else if (g.n_prompt + static_cast<Index>(g.ids.size()) >= chat_.engine().ctx()) {
-    say(
+    write_note(
         fmt::format("[the context of {} tokens is full: /reset begins anew, --ctx N at the start "
                     "gives more room]",
                     chat_.engine().ctx()));
   }
-  if (input_.is_terminal() && !options_.quiet) say(fmt::format("[{}]\n", speed_line(g)));
+  if (input_.is_terminal() && !options_.quiet) write_note(fmt::format("[{}]\n", speed_line(g)));
 }
 
 void ChatLoop::print_json(const Generation& g) {
@@ -178,30 +177,29 @@ void ChatLoop::print_json(const Generation& g) {
   write_json(object);
 }
 
-void ChatLoop::say(const std::string& text) const { log_info("{}", dimmed_on_stderr(text)); }
-
 void ChatLoop::help(const std::string&) {
   std::string out;
   for (const SlashCommand& command : commands()) {
     out += fmt::format("{:<22}{}\n", command.name + " " + command.argument, command.help);
   }
-  say(out +
+  write_note(
+      out +
       "A line that ends in \\ goes on. A line of \"\"\" begins and ends a text of several lines.\n"
       "Ctrl-C stops an answer, Ctrl-D leaves, up-arrow brings back what you typed.");
 }
 
 void ChatLoop::system(const std::string& text) {
   if (text.empty()) {
-    return say(chat_.system().empty() ? "no system message"
-                                      : "system: " + printable(chat_.system()));
+    return write_note(chat_.system().empty() ? "no system message"
+                                             : "system: " + printable(chat_.system()));
   }
   chat_.set_system(text);
-  say("system message set, conversation begun anew");
+  write_note("system message set, conversation begun anew");
 }
 
 void ChatLoop::reset(const std::string&) {
   chat_.reset();
-  say("conversation begun anew");
+  write_note("conversation begun anew");
 }
 
 void ChatLoop::regenerate(const std::string&) {
@@ -213,7 +211,7 @@ void ChatLoop::temperature(const std::string& text) {
   if (!text.empty()) params.temperature = number_of(text, "/temperature");
   validate(params);
   chat_.options().sampling = params;
-  say(fmt::format("temperature {}", params.temperature));
+  write_note(fmt::format("temperature {}", params.temperature));
 }
 
 void ChatLoop::top_p(const std::string& text) {
@@ -249,7 +247,7 @@ void ChatLoop::seed(const std::string& text) {
     }
     seed = value;
   }
-  say(fmt::format("seed {}", seed));
+  write_note(fmt::format("seed {}", seed));
 }
 
 void ChatLoop::max_tokens(const std::string& text) {
@@ -259,18 +257,22 @@ void ChatLoop::max_tokens(const std::string& text) {
 }
 
 void ChatLoop::tokens(const std::string&) {
-  say(fmt::format("{} of {} tokens, {} messages", with_commas(chat_.n_tokens()),
-                  with_commas(chat_.engine().ctx()), chat_.turns().size()));
+  write_note(fmt::format("{} of {}, {}", with_commas(chat_.n_tokens()),
+                         counted(chat_.engine().ctx(), "token"), n_messages()));
+}
+
+std::string ChatLoop::n_messages() const {
+  return counted(static_cast<Index>(chat_.turns().size()), "message");
 }
 
 void ChatLoop::save(const std::string& file) {
   chat_.save(required(file, "a file name"));
-  say(fmt::format("{} messages written to {}", chat_.turns().size(), printable(file)));
+  write_note(fmt::format("{} written to {}", n_messages(), printable(file)));
 }
 
 void ChatLoop::load(const std::string& file) {
   chat_.load(required(file, "a file name"));
-  say(fmt::format("{} messages read from {}", chat_.turns().size(), printable(file)));
+  write_note(fmt::format("{} read from {}", n_messages(), printable(file)));
 }
 
 }  // namespace kogia::cli

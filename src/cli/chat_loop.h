@@ -35,7 +35,7 @@ class ChatLoop {
   template <class Ask>
   void answer(Ask&& ask);
   void print_json(const Generation& generation);
-  void say(const std::string& text) const;
+  std::string n_messages() const;
 
   void help(const std::string&);
   void system(const std::string& text);

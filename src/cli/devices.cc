@@ -53,8 +53,7 @@ std::string text_of(const Machine& machine, const Device& device) {
   const auto row = [&](std::string_view label, const std::string& text) {
     out += fmt::format("{:<16}{}\n", label, text);
   };
-  row("device", fmt::format("{}, {} thread{}", device.name(), device.n_threads(),
-                            device.n_threads() == 1 ? "" : "s"));
+  row("device", fmt::format("{}, {}", device.name(), counted(device.n_threads(), "thread")));
   row("processor", machine.processor.empty() ? "unknown" : machine.processor);
   row("instructions", isa_words());
   row("cores", std::to_string(machine.usable_cores));

@@ -13,6 +13,8 @@
 namespace kogia::cli {
 namespace {
 
+constexpr std::string_view kDim = "\x1b[2m", kPlain = "\x1b[0m";
+
 bool is_control(unsigned char c) { return (c < 0x20 && c != '\n' && c != '\t') || c == 0x7F; }
 
 void print_error(std::string_view label, std::string_view text) {
@@ -48,6 +50,12 @@ void write_out(std::string_view text) {
   const int reason = errno;
   std::clearerr(stdout);
   throw_error(ErrorCode::kIo, "standard output: {}", std::strerror(reason));
+}
+
+void write_note(std::string_view text) {
+  const bool dim = err_is_terminal();
+  const std::string line = fmt::format("{}{}{}\n", dim ? kDim : "", text, dim ? kPlain : "");
+  std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
 void write_json(const nlohmann::ordered_json& object) {
@@ -141,6 +149,10 @@ std::string with_commas(long long n) {
     out += digits[i];
   }
   return out;
+}
+
+std::string counted(long long n, std::string_view noun) {
+  return fmt::format("{} {}{}", with_commas(n), noun, n == 1 ? "" : "s");
 }
 
 std::string short_count(long long n) {

@@ -13,6 +13,8 @@ namespace kogia::cli {
 /// Writes to standard output and flushes. Throws Error where it cannot (a full disk, a closed
 /// pipe).
 void write_out(std::string_view text);
+/// A line for people on standard error, dimmed on a terminal.
+void write_note(std::string_view text);
 /// One JSON object on a line of its own. Numbers that JSON does not have become null, bytes that
 /// are no UTF-8 become U+FFFD.
 void write_json(const nlohmann::ordered_json& object);
@@ -33,6 +35,8 @@ std::string wrap(std::string_view text, std::size_t width, std::size_t indent);
 
 /// 1234567 as "1,234,567".
 std::string with_commas(long long n);
+/// "1 token", "2 tokens", "1,234 tokens".
+std::string counted(long long n, std::string_view noun);
 /// 671026419200 as "671.0B", 134515008 as "134.5M".
 std::string short_count(long long n);
 

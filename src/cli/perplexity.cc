@@ -73,9 +73,9 @@ std::vector<TokenId> input_ids(const PerplexityFlags& f, const Engine& engine) {
   }
   if (ids.size() < 2) {
     throw_error(ErrorCode::kInvalid,
-                "{}: {} token{}, expected two or more: the first has nothing before it",
-                f.ids_file.empty() ? f.text_file : f.ids_file, ids.size(),
-                ids.size() == 1 ? "" : "s");
+                "{}: {}, expected two or more: the first has nothing before it",
+                f.ids_file.empty() ? f.text_file : f.ids_file,
+                counted(static_cast<Index>(ids.size()), "token"));
   }
   return ids;
 }

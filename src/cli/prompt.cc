@@ -1,6 +1,7 @@
 #include "cli/prompt.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -15,8 +16,17 @@
 namespace kogia::cli {
 
 std::string read_text(const std::string& path) {
-  if (path == "-") {
-    return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  // Pipes and devices (/dev/stdin, <(command)) are read as streams.
+  const bool is_stream = std::filesystem::is_fifo(status) ||
+                         std::filesystem::is_character_file(status) ||
+                         std::filesystem::is_socket(status);
+  if (path == "-" || is_stream) {
+    std::ifstream file;
+    if (path != "-") file.open(path, std::ios::binary);
+    std::istream& in = path == "-" ? std::cin : file;
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   }
   const MappedFile file = MappedFile::open(path);
   const auto bytes = file.bytes();

@@ -129,7 +129,7 @@ void say_how_it_went(const Engine& engine, const Generation& g) {
         "the thought",
         g.ids.size());
   }
-  if (err_is_terminal()) log_info("{}", dimmed_on_stderr(speed_line(g)));
+  if (err_is_terminal()) write_note(speed_line(g));
 }
 
 }  // namespace

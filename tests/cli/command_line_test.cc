@@ -188,6 +188,8 @@ TEST(Output, NumbersAreWrittenForPeople) {
   EXPECT_EQ(with_commas(999), "999");
   EXPECT_EQ(with_commas(70272), "70,272");
   EXPECT_EQ(with_commas(-1234567), "-1,234,567");
+  EXPECT_EQ(counted(1, "token"), "1 token");
+  EXPECT_EQ(counted(1234, "token"), "1,234 tokens");
   EXPECT_EQ(short_count(671026419200), "671.0B");
   EXPECT_EQ(short_count(134515008), "134.5M");
   EXPECT_EQ(short_count(950), "950");
