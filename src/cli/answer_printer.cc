@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "cli/output.h"
-
 namespace kogia::cli {
 namespace {
 
@@ -43,6 +41,12 @@ void AnswerPrinter::finish() {
   enter(Part::kNone);
   if (!at_line_begin_) write_out("\n");
   at_line_begin_ = true;
+}
+
+void PrefillProgress::operator()(Index done, Index total) {
+  if (quiet_ || done >= total) return bar_.reset();
+  if (!bar_) bar_.emplace("reading", total);
+  bar_->add(done - bar_->done());
 }
 
 std::string speed_line(const Generation& g) {

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/progress.h"
 #include "cli/answer_printer.h"
 #include "cli/command_line.h"
 #include "cli/output.h"
@@ -141,16 +140,12 @@ void ChatLoop::obey(const std::string& line) {
 template <class Ask>
 void ChatLoop::answer(Ask&& ask) {
   AnswerPrinter printer(out_is_terminal());
-  std::optional<Progress> progress;
+  PrefillProgress progress(options_.quiet);
   GenerateEvents events;
-  events.on_prefill = [&](Index done, Index total) {
-    if (options_.quiet || done >= total) return progress.reset();
-    if (!progress) progress.emplace("reading", total);
-    progress->add(done - progress->done());
-  };
+  events.on_prefill = [&](Index done, Index total) { progress(done, total); };
   if (!options_.json) events.on_piece = [&](const GeneratedPiece& piece) { printer.print(piece); };
   const Generation g = ask(events);
-  progress.reset();
+  progress.finish();  // Ctrl-C may have come before the end of the prompt
   if (options_.json) return print_json(g);
   printer.finish();
   if (g.finish_reason == FinishReason::kInterrupted && g.content.empty()) {

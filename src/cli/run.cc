@@ -150,7 +150,9 @@ int run_command(Arguments arguments) {
   const InterruptGuard ctrl_c;
   Session session(*engine);
   AnswerPrinter printer(out_is_terminal());
+  PrefillProgress progress(f.engine.quiet);
   GenerateEvents events;
+  events.on_prefill = [&](Index done, Index total) { progress(done, total); };
   if (!f.json && engine->tokenizer() != nullptr) {
     events.on_piece = [&](const GeneratedPiece& piece) { printer.print(piece); };
   }
