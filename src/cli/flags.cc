@@ -86,7 +86,7 @@ EngineOptions EngineFlags::options() const {
 
 OptionGroup accepted_without_effect(EngineFlags& flags, std::uint64_t& seed) {
   OptionGroup group{"Accepted, without effect here", flags.rows()};
-  group.rows.push_back({.flags = "--seed", .value = "N", .help = "", .target = &seed});
+  group.rows.push_back({.flags = "--seed", .value = "N", .help = {}, .target = &seed});
   for (OptionRow& row : group.rows) row.help.clear();
   return group;
 }

@@ -1,6 +1,6 @@
 // The text of --help, from a command's table.
 
-#include <algorithm>
+#include <fmt/format.h>
 
 #include "cli/command_line.h"
 #include "cli/output.h"
@@ -41,7 +41,16 @@ std::string help_text(const CommandLine& line) {
   for (const Positional& p : line.positionals) add_entry(out, p.name, p.help);
   for (const OptionGroup& group : line.groups) {
     out += "\n" + group.title + "\n";
-    for (const OptionRow& row : group.rows) add_entry(out, left_column(row), row.help);
+    std::string unexplained;  // in one paragraph: their meaning is told elsewhere
+    for (const OptionRow& row : group.rows) {
+      if (row.help.empty()) {
+        const std::string flag = row.flags.substr(0, row.flags.find(','));
+        unexplained += fmt::format("{}{}", unexplained.empty() ? "" : ", ", flag);
+      } else {
+        add_entry(out, left_column(row), row.help);
+      }
+    }
+    if (!unexplained.empty()) out += fmt::format("  {}\n", wrap(unexplained, kWidth - 2, 2));
   }
   out += "\n  --help, -h                  this text\n";
   out += line.examples.size() > 1 ? "\nExamples\n" : "\nExample\n";
