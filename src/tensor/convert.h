@@ -1,5 +1,6 @@
 #pragma once
-// Exact scalar conversions of every dtype, both ways: the reference that kernels are tested against.
+// Exact scalar conversions of every dtype, both ways: the reference that kernels are tested
+// against.
 
 #include <bit>
 #include <cstdint>
@@ -16,12 +17,14 @@ std::uint16_t f32_to_f16(float x);  // round to nearest even, overflow to infini
 float e4m3_to_f32(std::uint8_t b);
 std::uint8_t f32_to_e4m3(float x);  // round to nearest even, saturates at ±448, NaN to 0x7F | sign
 float e5m2_to_f32(std::uint8_t b);
-std::uint8_t f32_to_e5m2(float x);  // round to nearest even, saturates at ±57344; infinity stays infinity
-float e8m0_to_f32(std::uint8_t b);  // 255 is NaN
+std::uint8_t f32_to_e5m2(
+    float x);  // round to nearest even, saturates at ±57344; infinity stays infinity
+float e8m0_to_f32(std::uint8_t b);     // 255 is NaN
 std::uint8_t f32_to_e8m0_up(float x);  // smallest power of two >= x; x > 0
 
-/// Rounds a float to bf16 and back.
+/// Rounds a float to bf16 or f16 and back.
 inline float round_bf16(float x) { return bf16_to_f32(f32_to_bf16(x)); }
+inline float round_f16(float x) { return f16_to_f32(f32_to_f16(x)); }
 
 /// Decodes `n` values (whole blocks) of any floating or block dtype. src may be unaligned.
 /// Source: GGUF blocks as the PyPI package `gguf` decodes them, bit for bit.
