@@ -1,0 +1,25 @@
+#pragma once
+// Matrix products of the CPU device: packing, y = x Wᵀ, and the rows of an embedding table.
+
+#include <memory>
+#include <span>
+
+#include "base/thread_pool.h"
+#include "device/cpu_device.h"
+#include "device/device.h"
+
+namespace kogia {
+
+/// How one instruction set multiplies. Contracts as in device.h; matrices come from the same
+/// instruction set's pack() or borrow().
+struct MatrixOps {
+  Compute (*default_compute)(DType weights);
+  std::unique_ptr<Matrix> (*pack)(const MatrixSource& source, const PackOptions& options);
+  std::unique_ptr<Matrix> (*borrow)(const MatrixSource& source);
+  void (*embed)(const EmbedArgs& args, ThreadPool& pool);
+  void (*linear)(std::span<const LinearArgs> products, ThreadPool& pool);
+};
+
+const MatrixOps& matrix_ops(Isa isa);
+
+}  // namespace kogia

@@ -1,0 +1,54 @@
+// Which instruction set to use, and its kernels.
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "base/error.h"
+#include "device/cpu/cpu_features.h"
+#include "device/cpu/tables.h"
+#include "device/cpu_device.h"
+
+namespace kogia {
+
+std::string_view name(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return "scalar";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+  }
+  return "?";
+}
+
+std::optional<Isa> parse_isa(std::string_view text) {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    if (text == name(isa)) return isa;
+  }
+  return std::nullopt;
+}
+
+std::vector<Isa> available_isas() { return isas_for(cpu_features()); }
+
+const KernelTable& kernels(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      break;
+#ifdef KOGIA_X86_KERNELS
+    case Isa::avx2:
+      return avx2::kKernels;
+    case Isa::avx512:
+      return avx512::kKernels;
+#else
+    case Isa::avx2:
+    case Isa::avx512:
+      KOGIA_CHECK(!"kernels of another processor");
+      break;
+#endif
+  }
+  return kScalarKernels;
+}
+
+}  // namespace kogia

@@ -1,0 +1,199 @@
+#include "device/reference/matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "tensor/convert.h"
+
+namespace kogia::reference {
+namespace {
+
+bool is_fp8(DType dtype) { return dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2; }
+
+/// Keeps the source's bytes (its own copy, or the caller's).
+class SourceMatrix final : public Matrix {
+ public:
+  SourceMatrix(const MatrixSource& source, Compute compute, bool copy)
+      : Matrix(source.rows, source.cols, source.dtype, compute), source_(source) {
+    if (!copy) return;
+    const Index n = source.rows * row_bytes(source.dtype, source.cols);
+    bytes_.assign(source.data, source.data + n);
+    source_.data = bytes_.data();
+    if (source.scale != nullptr) {
+      const Index rows = ceil_div(source.first_row + source.rows, source.block_rows);
+      scale_.assign(source.scale,
+                    source.scale + rows * row_bytes(source.scale_dtype, source.scale_cols));
+      source_.scale = scale_.data();
+    }
+    n_bytes_ = n + static_cast<Index>(scale_.size());
+  }
+  /// f32 values that were computed, [rows, cols].
+  SourceMatrix(std::vector<float> values, Index rows, Index cols, DType dtype, Compute compute)
+      : Matrix(rows, cols, dtype, compute), values_(std::move(values)) {
+    source_ = {
+        .rows = rows, .cols = cols, .data = reinterpret_cast<const std::byte*>(values_.data())};
+    n_bytes_ = rows * cols * static_cast<Index>(sizeof(float));
+  }
+  const MatrixSource& source() const { return source_; }
+
+ private:
+  MatrixSource source_;
+  std::vector<std::byte> bytes_, scale_;
+  std::vector<float> values_;
+};
+
+const SourceMatrix& as_source(const Matrix* w) {
+  KOGIA_CHECK(w != nullptr);
+  return static_cast<const SourceMatrix&>(*w);
+}
+
+void check_source(const MatrixSource& s) {
+  KOGIA_CHECK(s.rows >= 0 && s.cols >= 0 && (s.data != nullptr || s.rows * s.cols == 0));
+  KOGIA_CHECK(s.scale == nullptr ||
+              (s.scale_cols == ceil_div(s.cols, s.block_cols) && s.first_row >= 0));
+}
+
+double round_trip_int8(float x, float inverse, float d) {
+  return static_cast<double>(std::nearbyint(x * inverse)) * static_cast<double>(d);
+}
+
+// Rows of x that are multiplied together, so that a decoded weight is used often.
+constexpr Index kTileRows = 16;
+
+void linear_tile(const LinearArgs& a, const MatrixSource& w, DType dtype, Compute compute, Index r0,
+                 Index o0, Index o1) {
+  const Index n = std::min(kTileRows, a.rows - r0), k = w.cols;
+  // Columns first, [cols, kTileRows]: the compiler then adds several rows at once.
+  std::vector<double> x(static_cast<std::size_t>(k * kTileRows)), row(static_cast<std::size_t>(k));
+  for (Index r = 0; r < n; ++r) {
+    round_activations(compute, dtype, a.x + (r0 + r) * a.x_stride, row.data(), k);
+    for (Index i = 0; i < k; ++i)
+      x[static_cast<std::size_t>(i * kTileRows + r)] = row[static_cast<std::size_t>(i)];
+  }
+  std::vector<float> weights(static_cast<std::size_t>(k));
+  for (Index o = o0; o < o1; ++o) {
+    decode_row(w, o, weights.data());
+    double sum[kTileRows] = {};
+    const double* xi = x.data();
+    for (const float weight : weights) {
+      for (Index r = 0; r < kTileRows; ++r) sum[r] += xi[r] * static_cast<double>(weight);
+      xi += kTileRows;
+    }
+    for (Index r = 0; r < n; ++r) {
+      const Index at = (r0 + r) * a.y_stride + o;
+      if (a.bias != nullptr) sum[r] += static_cast<double>(a.bias[o]);
+      if (a.residual != nullptr) sum[r] += static_cast<double>(a.residual[at]);
+      a.y[at] = static_cast<float>(sum[r]);
+    }
+  }
+}
+
+}  // namespace
+
+Compute default_compute(DType weights) {
+  if (weights == DType::bf16 || is_fp8(weights)) return Compute::bf16;
+  return is_block(weights) ? Compute::int8 : Compute::f32;
+}
+
+bool supports(DType weights, Compute compute) {
+  const bool plain = weights == DType::f32 || weights == DType::f16 || weights == DType::bf16;
+  if (!plain && !is_fp8(weights) && !is_block(weights)) return false;
+  if (compute == Compute::int8) return is_block(weights);
+  return compute != Compute::fp8 || is_fp8(weights);
+}
+
+void decode_row(const MatrixSource& s, Index r, float* dst) {
+  dequantize_row(s.dtype, s.data + r * row_bytes(s.dtype, s.cols), dst, s.cols);
+  if (s.scale == nullptr) return;
+  const Index scale_row = (s.first_row + r) / s.block_rows;
+  const Index value_bytes = info(s.scale_dtype).block_bytes;
+  for (Index c = 0; c < s.cols; c += s.block_cols) {
+    float scale = 0;
+    const Index at = scale_row * s.scale_cols + c / s.block_cols;
+    dequantize_row(s.scale_dtype, s.scale + at * value_bytes, &scale, 1);
+    for (Index i = c; i < std::min(s.cols, c + s.block_cols); ++i) dst[i] *= scale;
+  }
+}
+
+void round_activations(Compute compute, DType weights, const float* x, double* rounded, Index n) {
+  const bool as_is = compute == Compute::f32 ||
+                     (compute == Compute::bf16 && (weights == DType::f32 || weights == DType::f16));
+  if (as_is) {
+    std::copy_n(x, n, rounded);
+  } else if (compute == Compute::bf16) {
+    for (Index i = 0; i < n; ++i) rounded[i] = static_cast<double>(round_bf16(x[i]));
+  } else {
+    const Index block = compute == Compute::int8 ? 32 : 128;
+    for (Index b = 0; b < n; b += block) {
+      const Index end = std::min(n, b + block);
+      float top = 0;
+      for (Index i = b; i < end; ++i) top = std::max(top, std::fabs(x[i]));
+      if (compute == Compute::int8) {
+        const float d = top / 127, inverse = top > 0 ? 127 / top : 0;
+        for (Index i = b; i < end; ++i) rounded[i] = round_trip_int8(x[i], inverse, d);
+      } else {
+        const float s = std::max(top, 1e-4F) / 448;
+        for (Index i = b; i < end; ++i) {
+          rounded[i] =
+              static_cast<double>(e4m3_to_f32(f32_to_e4m3(x[i] / s))) * static_cast<double>(s);
+        }
+      }
+    }
+  }
+}
+
+std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) {
+  check_source(source);
+  if (!supports(source.dtype, options.compute)) {
+    throw_error(ErrorCode::kUnsupported, "weights stored as {} cannot be multiplied in {}",
+                name(source.dtype), name(options.compute));
+  }
+  if (!options.transpose)
+    return std::make_unique<SourceMatrix>(source, options.compute, /*copy=*/true);
+
+  std::vector<float> values(static_cast<std::size_t>(source.rows * source.cols));
+  std::vector<float> row(static_cast<std::size_t>(source.cols));
+  for (Index r = 0; r < source.rows; ++r) {
+    decode_row(source, r, row.data());
+    for (Index c = 0; c < source.cols; ++c) {
+      values[static_cast<std::size_t>(c * source.rows + r)] = row[static_cast<std::size_t>(c)];
+    }
+  }
+  return std::make_unique<SourceMatrix>(std::move(values), source.cols, source.rows, source.dtype,
+                                        options.compute);
+}
+
+std::unique_ptr<Matrix> borrow(const MatrixSource& source) {
+  check_source(source);
+  return std::make_unique<SourceMatrix>(source, Compute::f32, /*copy=*/false);
+}
+
+void embed(const EmbedArgs& a, ThreadPool& pool) {
+  const SourceMatrix& table = as_source(a.table);
+  pool.parallel_for(static_cast<Index>(a.ids.size()), 16, [&](Index begin, Index end, int) {
+    for (Index i = begin; i < end; ++i) {
+      const Index id = a.ids[static_cast<std::size_t>(i)];
+      KOGIA_CHECK(id >= 0 && id < table.rows());
+      decode_row(table.source(), id, a.y + i * table.cols());
+    }
+  });
+}
+
+void linear(std::span<const LinearArgs> products, ThreadPool& pool) {
+  for (const LinearArgs& a : products) {
+    const SourceMatrix& w = as_source(a.w);
+    // A transposed block format was decoded when it was packed; how x is rounded stays its own.
+    const DType rounding = w.dtype();
+    constexpr Index kTileOuts = 64;
+    const Index row_tiles = ceil_div(a.rows, kTileRows), out_tiles = ceil_div(w.rows(), kTileOuts);
+    pool.run(row_tiles * out_tiles, [&](Index task, int) {
+      const Index o0 = task % out_tiles * kTileOuts;
+      linear_tile(a, w.source(), rounding, w.compute(), task / out_tiles * kTileRows, o0,
+                  std::min(w.rows(), o0 + kTileOuts));
+    });
+  }
+}
+
+}  // namespace kogia::reference
