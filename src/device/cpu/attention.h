@@ -1,6 +1,7 @@
 #pragma once
 // The cache of the CPU device, and how attention over it is cut into tasks.
 
+#include <memory>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -12,10 +13,21 @@ namespace kogia {
 void cache_append(const CacheAppendArgs& args, ThreadPool& pool);
 void cache_read(const CacheReadArgs& args, ThreadPool& pool);
 
-/// Holds scratch from call to call.
+/// Cuts attention into tiles of queries, and where these are few (decoding) also the keys into
+/// blocks. How it is cut never changes a bit (kernel_table.h). Holds scratch from call to call.
 class CpuAttention {
  public:
   void run(const AttentionArgs& args, const KernelTable& kernels, ThreadPool& pool);
+
+ private:
+  void cut_tiles(const AttentionArgs& args);
+  void run_tiles(const KernelTable& kernels, ThreadPool& pool, bool alone);
+  void run_blocks(const KernelTable& kernels, ThreadPool& pool);
+  float* scratch(Index floats);
+
+  std::vector<AttentionTile> tiles_;
+  std::unique_ptr<float[]> scratch_;
+  Index scratch_floats_ = 0;
 };
 
 }  // namespace kogia

@@ -1,6 +1,7 @@
 // Compiled once per instruction set (device/CMakeLists.txt): the kernels beside the matrix
 // products.
 
+#include "device/cpu/attention-inl.h"
 #include "device/cpu/elementwise-inl.h"
 #include "device/cpu/rms_norm-inl.h"
 #include "device/cpu/tables.h"
@@ -17,6 +18,9 @@ constinit const KernelTable kKernels = {
     .silu_mul = silu_mul,
     .combine = combine,
     .log_prob = log_prob,
+    .attention_blocks = attention_blocks,
+    .attention_merge = attention_merge,
+    .attention_finish = attention_finish,
 };
 
 }  // namespace kogia::KOGIA_ISA

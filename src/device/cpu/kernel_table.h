@@ -25,6 +25,49 @@ struct CombineSlice {
   Index y_stride = 0;
 };
 
+/// A piece of attention: n_rows successive rows of one sequence times n_heads successive heads that
+/// share a key-value head. Query i = row · n_heads + head.
+struct AttentionTile {
+  const float* q = nullptr;  // row r, head h at q + r * q_stride + h * k_dim
+  Index q_stride = 0;
+  float* out = nullptr;  // row r, head h at out + r * out_stride + h * v_dim
+  Index out_stride = 0;
+  Index n_rows = 0, n_heads = 0;
+  Index first_pos = 0;  // of row 0
+  float scale = 1;
+
+  const std::byte* base = nullptr;  // this kv head in page 0 (device/reference/cache.h)
+  Index page_stride = 0;            // bytes
+  const std::int32_t* pages = nullptr;
+  Index k_dim = 0, v_dim = 0, row = 0, value_begin = 0;  // in numbers; row: from value to value
+  bool latent = false, bf16 = false;
+
+  Index n_queries() const { return n_rows * n_heads; }
+  Index n_blocks() const { return ceil_div(first_pos + n_rows, kPageTokens); }
+  Index v_pad() const { return round_up(v_dim, 16); }
+  /// Scratch of attention_blocks, in floats.
+  Index scratch_floats() const {
+    const Index nq = round_up(n_queries(), 16);
+    return nq * (kPageTokens + v_pad() + 2) + kPageTokens * (k_dim + row) +
+           (latent ? nq * (k_dim + kPageTokens) : 0);
+  }
+  /// Floats of an AttentionState.
+  Index state_floats() const { return round_up(n_queries(), 16) * (v_pad() + 2); }
+};
+
+/// Softmax over some keys, unfinished: out = Σ exp(s_t − max) v_t, sum = Σ exp(s_t − max).
+struct AttentionState {
+  float* max = nullptr;  // [n_queries]
+  float* sum = nullptr;  // [n_queries]
+  float* out = nullptr;  // [n_queries, v_pad]
+
+  static AttentionState at(float* memory, const AttentionTile& tile) {
+    const Index nq = round_up(tile.n_queries(), 16);
+    return {.max = memory, .sum = memory + nq, .out = memory + 2 * nq};
+  }
+  AttentionState after(Index floats) const { return {max + floats, sum + floats, out + floats}; }
+};
+
 struct KernelTable {
   const char* name;
   void (*rms_norm)(const RmsNormArgs& args);
@@ -33,6 +76,19 @@ struct KernelTable {
   void (*combine)(const CombineSlice& args);
   /// log softmax(logits)[id] over n logits.
   float (*log_prob)(const float* logits, Index n, Index id);
+
+  // Attention; null: the reference's rows are used instead. A block's partial softmax is made by
+  // itself and then merged, so that blocks may be shared among threads without changing a bit.
+  /// The keys of blocks [begin, end), merged in order into `state`, starting from nothing; or,
+  /// where state_step (floats) is not 0, block b by itself into the state b − begin steps after
+  /// `state`.
+  void (*attention_blocks)(const AttentionTile& tile, Index begin, Index end,
+                           const AttentionState& state, Index state_step, float* scratch);
+  /// into := into merged with `from`, whose keys come later.
+  void (*attention_merge)(const AttentionTile& tile, const AttentionState& into,
+                          const AttentionState& from);
+  /// Divides by the sums and writes the tile's outputs.
+  void (*attention_finish)(const AttentionTile& tile, const AttentionState& state);
 };
 
 const KernelTable& kernels(Isa isa);

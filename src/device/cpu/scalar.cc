@@ -16,6 +16,9 @@ constinit const KernelTable kScalarKernels = {
     .silu_mul = reference::silu_mul,
     .combine = reference::combine,
     .log_prob = reference::log_prob,
+    .attention_blocks = nullptr,
+    .attention_merge = nullptr,
+    .attention_finish = nullptr,
 };
 
 }  // namespace kogia
