@@ -17,7 +17,9 @@ TEST(Arena, SecondPassOfTheSameShapeAllocatesNothing) {
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(p) % 64, 0U);
       p[0] = p[n - 1] = 1;
     }
-    if (pass == 2) EXPECT_EQ(arena.n_bytes(), before);
+    if (pass == 2) {
+      EXPECT_EQ(arena.n_bytes(), before);
+    }
   }
 }
 

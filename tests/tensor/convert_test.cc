@@ -98,9 +98,15 @@ TEST(Convert, EveryCodeSurvivesTheRoundTrip) {
   }
   for (int i = 0; i < 256; ++i) {
     const auto b = static_cast<std::uint8_t>(i);
-    if (!std::isnan(e4m3_to_f32(b))) EXPECT_EQ(f32_to_e4m3(e4m3_to_f32(b)), b);
-    if (!std::isnan(e5m2_to_f32(b))) EXPECT_EQ(f32_to_e5m2(e5m2_to_f32(b)), b);
-    if (b != 255) EXPECT_EQ(f32_to_e8m0_up(e8m0_to_f32(b)), b);
+    if (!std::isnan(e4m3_to_f32(b))) {
+      EXPECT_EQ(f32_to_e4m3(e4m3_to_f32(b)), b);
+    }
+    if (!std::isnan(e5m2_to_f32(b))) {
+      EXPECT_EQ(f32_to_e5m2(e5m2_to_f32(b)), b);
+    }
+    if (b != 255) {
+      EXPECT_EQ(f32_to_e8m0_up(e8m0_to_f32(b)), b);
+    }
   }
 }
 

@@ -17,8 +17,22 @@ inline double exp(double x) {
   constexpr double kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
   const double k = std::nearbyint(x * 0x1.71547652b82fep0);
   const double r = (x - k * kLn2High) - k * kLn2Low;
-  double sum = 1;
-  for (int i = 13; i > 0; --i) sum = 1 + sum * r / i;
+  constexpr double kInverseFactorials[] = {1.0 / 6227020800,
+                                           1.0 / 479001600,
+                                           1.0 / 39916800,
+                                           1.0 / 3628800,
+                                           1.0 / 362880,
+                                           1.0 / 40320,
+                                           1.0 / 5040,
+                                           1.0 / 720,
+                                           1.0 / 120,
+                                           1.0 / 24,
+                                           1.0 / 6,
+                                           1.0 / 2,
+                                           1.0,
+                                           1.0};
+  double sum = 0;
+  for (const double c : kInverseFactorials) sum = sum * r + c;
   const auto exponent = static_cast<std::uint64_t>(static_cast<std::int64_t>(k) + 1022);
   return sum * std::bit_cast<double>(exponent << 52) * 2;
 }
