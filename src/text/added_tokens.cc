@@ -108,8 +108,6 @@ void AddedTokenMatcher::find(std::string_view text, ByteRange inside, std::size_
     ByteRange range{begin, end};
     if (token.lstrip) range.begin = skip_space_back(text, begin, std::min(after_last, begin));
     if (token.rstrip) range.end = skip_space(text, end);
-    range.begin = std::max(range.begin, after_last);  // after an rstrip that took our first bytes
-    range.end = std::max(range.end, range.begin);
     found.push_back({range, token.id});
     after_last = range.end;
   }

@@ -23,6 +23,8 @@ struct AddedToken {
   bool special = false;
 };
 
+/// In the order of the text. As in `tokenizers`, a token that begins in the white space which the
+/// one before took along counts from its own bytes on, so ranges may overlap and even step back.
 struct FoundToken {
   ByteRange range;  // with the white space it takes along
   TokenId id;

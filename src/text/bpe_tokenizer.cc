@@ -40,7 +40,12 @@ void BpeTokenizer::lay_out_bytes() {
   std::vector<std::string_view> spelt(kinds_.size());
   for (std::size_t id = 0; id < spelt.size() && id < model_.entries().size(); ++id)
     spelt[id] = model_.entries()[id];
-  for (const AddedToken& token : added_) spelt[static_cast<std::size_t>(token.id)] = token.content;
+  std::vector<std::string> normal_forms;  // which `tokenizers` shows for tokens it normalises
+  normal_forms.reserve(added_.size());
+  for (const AddedToken& token : added_) {
+    normal_forms.push_back(token.normalized && nfc_ ? to_nfc(token.content) : token.content);
+    spelt[static_cast<std::size_t>(token.id)] = normal_forms.back();
+  }
   ends_.reserve(spelt.size());
   for (const std::string_view s : spelt) {
     // As the ByteLevel decoder does, also for added tokens: what is no spelling stands for itself.
@@ -78,7 +83,7 @@ std::vector<TokenId> BpeTokenizer::encode(std::string_view text,
     raw_tokens_.find(text, {0, text.size()}, 0, found);
     std::size_t pos = 0;
     for (const FoundToken& token : found) {
-      encode_text(text.substr(pos, token.range.begin - pos), out);
+      if (token.range.begin > pos) encode_text(text.substr(pos, token.range.begin - pos), out);
       out.push_back(token.id);
       pos = token.range.end;
     }
@@ -99,7 +104,7 @@ void BpeTokenizer::encode_text(std::string_view text, std::vector<TokenId>& out)
   if (!normalized_tokens_.empty()) normalized_tokens_.find(text, {0, text.size()}, 0, found);
   std::size_t pos = 0;
   for (const FoundToken& token : found) {
-    encode_plain(text.substr(pos, token.range.begin - pos), out);
+    if (token.range.begin > pos) encode_plain(text.substr(pos, token.range.begin - pos), out);
     out.push_back(token.id);
     pos = token.range.end;
   }

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 
+#include <nlohmann/json.hpp>
 #include <simdjson.h>
 
 #include "base/error.h"
 #include "text/bpe_tokenizer.h"
+#include "text/json.h"
 
 namespace kogia {
 namespace {
@@ -64,7 +66,7 @@ TokenId token_id(Element value, std::string_view where) {
 class Loader {
  public:
   std::unique_ptr<Tokenizer> load(std::string_view json, std::string_view config) {
-    const Element root = parse(parser_, json, "tokenizer.json");
+    const Element root = parse(json);
     const auto model = member(root, "model");
     if (!model) invalid("model is missing");
     read_model(*model);
@@ -77,20 +79,19 @@ class Loader {
       refuse("pre_tokenizer has no ByteLevel at its end");
     if (const auto d = member(root, "decoder")) read_decoder(*d);
     if (const auto post = member(root, "post_processor")) read_post_processor(*post, 0);
-    if (!config.empty()) read_config(parse(config_parser_, config, "tokenizer_config.json"));
+    if (!config.empty()) read_config(parse_json(config, "tokenizer_config.json"));
     if (!parts_.bos && parts_.prefix.size() == 1) parts_.bos = parts_.prefix[0];
     return std::make_unique<BpeTokenizer>(std::move(parts_));
   }
 
  private:
-  static Element parse(dom::parser& parser, std::string_view json, std::string_view file) {
-    if (json.size() > kMaxFileBytes)
-      throw_error(ErrorCode::kUnsupported, "{} is larger than 1 GiB", file);
+  Element parse(std::string_view json) {
+    if (json.size() > kMaxFileBytes) refuse("the file is larger than 1 GiB");
     Element root;
-    if (const auto error = parser.parse(json.data(), json.size()).get(root)) {
-      throw_error(ErrorCode::kInvalid, "{} is not JSON: {}", file, simdjson::error_message(error));
+    if (const auto error = parser_.parse(json.data(), json.size()).get(root)) {
+      invalid("not JSON: {}", simdjson::error_message(error));
     }
-    if (!root.is_object()) throw_error(ErrorCode::kInvalid, "{} is not an object", file);
+    if (!root.is_object()) invalid("not an object");
     return root;
   }
 
@@ -290,27 +291,29 @@ class Loader {
     }
   }
 
-  void read_config(Element config) {
+  void read_config(const nlohmann::ordered_json& config) {
+    if (!config.is_object())
+      throw_error(ErrorCode::kInvalid, "tokenizer_config.json is not an object");
     parts_.bos = named_token(config, "bos_token");
     parts_.eos = named_token(config, "eos_token");
     if (const auto add = flag(config, "add_bos_token")) apply_bos(*add);
     if (const auto add = flag(config, "add_eos_token")) apply_eos(*add);
   }
 
-  static std::optional<bool> flag(Element config, std::string_view key) {
-    const auto value = member(config, key);
-    bool b = false;
-    if (!value || value->get(b) != simdjson::SUCCESS) return {};
-    return b;
+  static std::optional<bool> flag(const nlohmann::ordered_json& config, const char* key) {
+    const auto value = config.find(key);
+    if (value == config.end() || !value->is_boolean()) return {};
+    return value->get<bool>();
   }
 
   // A string, or an object with `content`.
-  std::optional<TokenId> named_token(Element config, std::string_view key) const {
-    const auto value = member(config, key);
-    if (!value) return {};
-    const auto content = value->is_object() ? member(*value, "content") : value;
-    std::string_view text;
-    if (!content || content->get(text) != simdjson::SUCCESS) return {};
+  std::optional<TokenId> named_token(const nlohmann::ordered_json& config, const char* key) const {
+    auto value = config.find(key);
+    if (value == config.end()) return {};
+    const auto& content =
+        value->is_object() && value->contains("content") ? (*value)["content"] : *value;
+    if (!content.is_string()) return {};
+    const auto& text = content.get_ref<const std::string&>();
     const auto token = std::ranges::find(parts_.added, text, &AddedToken::content);
     if (token != parts_.added.end()) return token->id;
     const auto entry = std::ranges::find(parts_.entries, text);
@@ -340,7 +343,7 @@ class Loader {
     if (!add && there) suffix.pop_back();
   }
 
-  dom::parser parser_, config_parser_;
+  dom::parser parser_;
   TokenizerParts parts_;
 };
 
