@@ -67,7 +67,6 @@ class ReasoningParser {
   bool in_reasoning() const { return in_reasoning_; }
 
  private:
-  const Tokenizer* tokenizer_;
   bool in_reasoning_ = false;
   struct State;
   std::shared_ptr<State> state_;
