@@ -37,6 +37,7 @@ inline void for_each_cpu_target(const std::function<void(Device&)>& body, int n_
 
 template <class T>
 bool same_bits(std::span<const T> a, std::span<const T> b) {
+  if (a.empty() || b.empty()) return a.empty() && b.empty();
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
