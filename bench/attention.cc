@@ -1,5 +1,6 @@
 // How close does attention come to the machine's multiply-adds, and to its memory when decoding?
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -8,6 +9,7 @@
 
 #include "base/random.h"
 #include "device/cpu_device.h"
+#include "tensor/arena.h"
 
 namespace kogia {
 namespace {
@@ -36,10 +38,11 @@ void BM_attention(benchmark::State& state) {
 
   const CacheSpec& spec = shape.spec;
   const Index n_pages = ceil_div(context, kPageTokens), page_bytes = device->cache_page_bytes(spec);
-  std::vector<std::byte> cache(static_cast<std::size_t>(n_pages * page_bytes));
+  Arena arena;  // 64-byte aligned, as the engine's pools are
+  std::byte* cache = arena.allocate<std::byte>(n_pages * page_bytes);
   std::vector<std::int32_t> pages;
   for (Index p = 0; p < n_pages; ++p) pages.push_back(static_cast<std::int32_t>(p));
-  const CacheView view = {.spec = spec, .base = cache.data(), .page_stride = page_bytes};
+  const CacheView view = {.spec = spec, .base = cache, .page_stride = page_bytes};
   const Philox random(1);
   const Index v_dim = spec.v_dim != 0 ? spec.v_dim : spec.latent_v_dim;
   std::vector<float> kv(static_cast<std::size_t>(context * spec.n_kv_heads * spec.k_dim));

@@ -1,11 +1,11 @@
-// What does it cost to hand work to the pool? A decoded token makes a few hundred runs, so a microsecond
-// each is a tenth of a percent of 100 tokens/s, and twenty microseconds are two.
+// What does it cost to hand work to the pool? A decoded token makes a few hundred runs, so a
+// microsecond each is a tenth of a percent of 100 tokens/s, and twenty microseconds are two.
 
-#include <benchmark/benchmark.h>
+#include "base/thread_pool.h"
 
 #include <thread>
 
-#include "base/thread_pool.h"
+#include <benchmark/benchmark.h>
 
 namespace kogia {
 namespace {

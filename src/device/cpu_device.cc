@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
@@ -63,7 +64,9 @@ class CpuDevice final : public Device {
     if (rows == 1 || rows * floats <= kSmall) return body(Index{0}, rows);
     const Index by_size = std::max<Index>(1, kSmall / std::max<Index>(1, floats));
     const Index grain = std::max(by_size, ceil_div(rows, Index{8} * n_threads()));
-    pool_.parallel_for(rows, grain, [&](Index begin, Index end, int) { body(begin, end); });
+    const auto slice = [&](Index i, int) { body(i * grain, std::min(rows, (i + 1) * grain)); };
+    pool_.run(ceil_div(rows, grain),
+              std::ref(slice));  // by reference: std::function allocates nothing
   }
 
   const KernelTable& kernels_;

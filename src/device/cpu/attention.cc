@@ -1,6 +1,7 @@
 #include "device/cpu/attention.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/error.h"
 #include "device/reference/attention.h"
@@ -12,7 +13,7 @@ namespace {
 // tile's sums (up to 32 x 512 floats) stay in the second-level cache.
 constexpr Index kTileQueries = 32;
 // Multiply-adds that one thread does while another would be waking up.
-constexpr Index kSmallWork = 1 << 18;
+constexpr Index kSmallWork = 1 << 19;
 // Blocks whose partial results are held at a time, per tile.
 constexpr Index kWaveBlocks = 64;
 
@@ -68,14 +69,6 @@ void CpuAttention::cut_tiles(const AttentionArgs& a) {
   }
 }
 
-float* CpuAttention::scratch(Index floats) {
-  if (floats > scratch_floats_) {
-    scratch_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(floats));
-    scratch_floats_ = floats;
-  }
-  return scratch_.get();
-}
-
 // A task is a tile with all its keys.
 void CpuAttention::run_tiles(const KernelTable& kernels, ThreadPool& pool, bool alone) {
   Index floats = 0;
@@ -83,7 +76,7 @@ void CpuAttention::run_tiles(const KernelTable& kernels, ThreadPool& pool, bool 
     floats = std::max(floats, t.scratch_floats() + t.state_floats());
   }
   floats = round_up(floats, 16);
-  float* memory = scratch(floats * (alone ? 1 : pool.n_threads()));
+  float* memory = scratch_.allocate<float>(floats * (alone ? 1 : pool.n_threads()));
   const auto run_tile = [&](Index i, int thread) {
     const AttentionTile& tile = tiles_[static_cast<std::size_t>(i)];
     float* p = memory + thread * floats;
@@ -95,7 +88,7 @@ void CpuAttention::run_tiles(const KernelTable& kernels, ThreadPool& pool, bool 
   if (alone) {
     for (Index i = 0; i < n; ++i) run_tile(i, 0);
   } else {
-    pool.run(n, run_tile);
+    pool.run(n, std::ref(run_tile));
   }
 }
 
@@ -112,7 +105,7 @@ void CpuAttention::run_blocks(const KernelTable& kernels, ThreadPool& pool) {
   const Index wave = std::min(most_blocks, kWaveBlocks);
   // Per tile: the running state, then one for each block of the wave.
   const Index tile_floats = (1 + wave) * state_floats;
-  float* memory = scratch(n_tiles * tile_floats + pool.n_threads() * floats);
+  float* memory = scratch_.allocate<float>(n_tiles * tile_floats + pool.n_threads() * floats);
   float* thread_memory = memory + n_tiles * tile_floats;
   const auto state_of = [&](Index tile, Index slot) {
     float* p = memory + tile * tile_floats + slot * state_floats;
@@ -123,15 +116,16 @@ void CpuAttention::run_blocks(const KernelTable& kernels, ThreadPool& pool) {
     const Index n_blocks = std::min(wave, most_blocks - begin);
     const Index per_task = std::max<Index>(1, n_tiles * n_blocks / (Index{8} * pool.n_threads()));
     const Index tasks_per_tile = ceil_div(n_blocks, per_task);
-    pool.run(n_tiles * tasks_per_tile, [&](Index task, int thread) {
+    const auto run_part = [&](Index task, int thread) {
       const Index i = task / tasks_per_tile;
       const AttentionTile& tile = tiles_[static_cast<std::size_t>(i)];
       const Index first = begin + task % tasks_per_tile * per_task;
       const Index last = std::min({first + per_task, begin + n_blocks, tile.n_blocks()});
       kernels.attention_blocks(tile, first, last, state_of(i, 1 + first - begin), state_floats,
                                thread_memory + thread * floats);
-    });
-    pool.run(n_tiles, [&](Index i, int) {
+    };
+    pool.run(n_tiles * tasks_per_tile, std::ref(run_part));
+    const auto merge = [&](Index i, int) {
       const AttentionTile& tile = tiles_[static_cast<std::size_t>(i)];
       const Index last = std::min(begin + n_blocks, tile.n_blocks());
       if (begin == 0) kernels.attention_blocks(tile, 0, 0, state_of(i, 0), 0, thread_memory);
@@ -139,7 +133,8 @@ void CpuAttention::run_blocks(const KernelTable& kernels, ThreadPool& pool) {
         kernels.attention_merge(tile, state_of(i, 0), state_of(i, 1 + b - begin));
       }
       if (begin + n_blocks == most_blocks) kernels.attention_finish(tile, state_of(i, 0));
-    });
+    };
+    pool.run(n_tiles, std::ref(merge));
   }
 }
 
@@ -154,6 +149,7 @@ void CpuAttention::run(const AttentionArgs& a, const KernelTable& kernels, Threa
     return;
   }
   cut_tiles(a);
+  scratch_.reset();
   Index total = 0, longest = 0;
   for (const AttentionTile& t : tiles_) {
     total += work(t);

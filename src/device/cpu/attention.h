@@ -1,12 +1,12 @@
 #pragma once
 // The cache of the CPU device, and how attention over it is cut into tasks.
 
-#include <memory>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "device/cpu/kernel_table.h"
 #include "device/device.h"
+#include "tensor/arena.h"
 
 namespace kogia {
 
@@ -23,11 +23,9 @@ class CpuAttention {
   void cut_tiles(const AttentionArgs& args);
   void run_tiles(const KernelTable& kernels, ThreadPool& pool, bool alone);
   void run_blocks(const KernelTable& kernels, ThreadPool& pool);
-  float* scratch(Index floats);
 
   std::vector<AttentionTile> tiles_;
-  std::unique_ptr<float[]> scratch_;
-  Index scratch_floats_ = 0;
+  Arena scratch_;
 };
 
 }  // namespace kogia
