@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/data/tensor/dtypes.{bin,txt}: what torch and gguf make of the number formats.
 
-    make_dtype_fixtures.py OUTPUT_FOLDER
+    make_dtype_fixtures.py [OUTPUT_FOLDER]
 
 dtypes.txt lists "name offset bytes" of the arrays in dtypes.bin (little-endian). Made with torch
 2.13.0, gguf 0.19.0, numpy 2.
@@ -81,4 +81,4 @@ def main(folder):
     (folder / "dtypes.txt").write_text("".join(lines))
 
 
-main(Path(sys.argv[1]))
+main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[2] / "tests/data/tensor")
