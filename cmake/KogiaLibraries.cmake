@@ -19,9 +19,7 @@ if(simdjson_VERSION VERSION_LESS 3)
   message(FATAL_ERROR "simdjson ${simdjson_VERSION} found, expected 3.0 or later")
 endif()
 find_package(CLI11 2 REQUIRED)
-pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
-find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 
 # Highway 1.2: 1.0.3 (Debian 12) truncates in its bf16 conversion. Headers only.
 set(KOGIA_HIGHWAY_INCLUDE "")

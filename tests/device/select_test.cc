@@ -1,5 +1,7 @@
 // Which kernels for which processor.
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "device/cpu/cpu_features.h"
 #include "device/device_testing.h"
