@@ -59,10 +59,6 @@ void deepseek_coder(GgufPretokenizer& p) {
   p.pretokenizer.add_digits(/*individual=*/true);
 }
 void gpt2(GgufPretokenizer& p) { p.pretokenizer.add_byte_level(false, /*use_regex=*/true); }
-void smollm(GgufPretokenizer& p) {
-  p.pretokenizer.add_digits(/*individual=*/true);
-  gpt2(p);
-}
 
 struct Entry {
   std::string_view name;
@@ -80,7 +76,8 @@ constexpr std::array kEntries = {
     Entry{"llama3", llama3},
     Entry{"qwen2", qwen2},
     Entry{"smaug-bpe", llama3_without_bos},
-    Entry{"smollm", smollm},
+    Entry{"smollm", gpt2},  // as transformers reads SmolLM2: docs/decisions/0010
+
 };
 
 }  // namespace

@@ -34,6 +34,8 @@ const PANIC: i32 = 5;
 
 /// Runs `body`; whatever happens becomes a code and a text.
 unsafe fn guarded(text: *mut Text, line: *mut u32, body: impl FnOnce() -> Result<String, Failure>) -> i32 {
+    static QUIET: std::sync::Once = std::sync::Once::new();
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| ())));
     let result = catch_unwind(AssertUnwindSafe(body))
         .unwrap_or_else(|_| Err(Failure { code: PANIC, line: 0, message: "internal error of the template engine".into() }));
     let (code, at, message) = match result {

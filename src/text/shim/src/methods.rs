@@ -103,24 +103,20 @@ fn split(text: &str, separator: Option<&str>, limit: i64, from_right: bool) -> R
     Ok(Value::from(pieces))
 }
 
-/// By runs of white space; none at the ends.
+/// By runs of white space. What is left when the count is used up keeps the space at its far end.
 fn split_space(text: &str, parts: usize, from_right: bool) -> Value {
     let mut pieces = Vec::new();
-    let mut rest = strip(text, None, true, true);
+    let mut rest = strip(text, None, !from_right, from_right);
     while !rest.is_empty() {
         let cut = if from_right { rest.rfind(is_space) } else { rest.find(is_space) };
         let Some(at) = cut.filter(|_| pieces.len() + 1 < parts) else {
             pieces.push(Value::from(rest));
             break;
         };
-        let (left, right) = if from_right {
-            let width = rest[at..].chars().next().map_or(1, char::len_utf8);
-            (&rest[..at], &rest[at + width..])
-        } else {
-            (&rest[..at], &rest[at..])
-        };
+        let width = rest[at..].chars().next().map_or(1, char::len_utf8);
+        let (left, right) = (&rest[..at], &rest[at + width..]);
         pieces.push(Value::from(if from_right { right } else { left }));
-        rest = strip(if from_right { left } else { right }, None, true, true);
+        rest = strip(if from_right { left } else { right }, None, !from_right, from_right);
     }
     if from_right {
         pieces.reverse();
