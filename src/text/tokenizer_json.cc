@@ -81,6 +81,8 @@ class Loader {
     if (const auto post = member(root, "post_processor")) read_post_processor(*post, 0);
     if (!config.empty()) read_config(parse_json(config, "tokenizer_config.json"));
     if (!parts_.bos && parts_.prefix.size() == 1) parts_.bos = parts_.prefix[0];
+    for (const TokenId id : parts_.prefix) check_known(id);
+    for (const TokenId id : parts_.suffix) check_known(id);
     return std::make_unique<BpeTokenizer>(std::move(parts_));
   }
 
@@ -93,6 +95,13 @@ class Loader {
     }
     if (!root.is_object()) invalid("not an object");
     return root;
+  }
+
+  void check_known(TokenId id) const {
+    const auto i = static_cast<std::size_t>(id);
+    if (i < parts_.entries.size() && !parts_.entries[i].empty()) return;
+    if (std::ranges::find(parts_.added, id, &AddedToken::id) != parts_.added.end()) return;
+    invalid("post_processor adds token {}, which does not exist", id);
   }
 
   void read_model(Element model) {

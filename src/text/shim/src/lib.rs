@@ -1,5 +1,6 @@
 //! Chat templates for Kogia: minijinja with the manners of Python and of transformers, behind a C face.
 
+mod bounded;
 mod json;
 mod methods;
 mod python;

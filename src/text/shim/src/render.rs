@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::io::{self, Write};
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 
-use crate::{json, methods, python};
+use crate::{bounded, json, methods, python};
 
 pub struct Failure {
     pub code: i32,
@@ -122,13 +121,12 @@ fn is_sequence(value: &Value) -> bool {
 
 fn environment<'s>() -> Environment<'s> {
     let mut env = Environment::new();
-    env.set_trim_blocks(true);
-    env.set_lstrip_blocks(true);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     env.set_unknown_method_callback(methods::call);
     env.set_formatter(print);
     env.set_recursion_limit(100);
+    bounded::add_operators(&mut env);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", |format: &str| python::strftime_now(format));
     env.add_filter("tojson", tojson);
@@ -140,46 +138,23 @@ fn environment<'s>() -> Environment<'s> {
     env
 }
 
-fn compile<'s>(env: &mut Environment<'s>, source: &'s str) -> Result<(), Failure> {
+fn compile(source: &str) -> Result<bounded::Program<'_>, Failure> {
+    EXHAUSTED.with(|e| e.set(false));
     if source.len() > MAX_SOURCE {
         return Err(Failure { code: LIMIT, line: 0, message: "the template is larger than 1 MiB".into() });
     }
-    EXHAUSTED.with(|e| e.set(false));
-    env.add_template("chat_template", source).map_err(|e| failure(&e, SYNTAX))
+    bounded::compile(source).map_err(|e| failure(&e, SYNTAX))
 }
 
 pub fn check(source: &str) -> Result<(), Failure> {
-    let source = without_generation_tags(source);
-    compile(&mut environment(), &source)
-}
-
-struct Limited {
-    text: Vec<u8>,
-    max: usize,
-}
-
-impl Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.max - self.text.len() {
-            EXHAUSTED.with(|e| e.set(true));
-            return Err(io::Error::other("the template writes more than is allowed"));
-        }
-        self.text.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    compile(&without_generation_tags(source)).map(|_| ())
 }
 
 pub fn render(source: &str, variables: &Value, fuel: u64, max_output: usize) -> Result<String, Failure> {
     let source = without_generation_tags(source);
+    let program = compile(&source)?;
     let mut env = environment();
     env.set_fuel(Some(fuel));
-    compile(&mut env, &source)?;
     BUDGET.with(|budget| budget.set(max_output.saturating_mul(4)));
-    let template = env.get_template("chat_template").map_err(|e| failure(&e, SYNTAX))?;
-    let mut out = Limited { text: Vec::new(), max: max_output };
-    template.render_captured_to(variables.clone(), &mut out).map_err(|e| failure(&e, RAISED))?;
-    String::from_utf8(out.text).map_err(|e| Failure { code: RAISED, line: 0, message: e.to_string() })
+    bounded::run(&program, &env, variables).map_err(|e| failure(&e, RAISED))
 }
