@@ -76,7 +76,7 @@ constexpr std::array kEntries = {
     Entry{"llama3", llama3},
     Entry{"qwen2", qwen2},
     Entry{"smaug-bpe", llama3_without_bos},
-    Entry{"smollm", gpt2},  // as transformers reads SmolLM2: docs/decisions/0010
+    Entry{"smollm", gpt2},  // as transformers reads SmolLM2: docs/decisions/0013
 
 };
 

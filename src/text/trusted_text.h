@@ -1,6 +1,6 @@
 #pragma once
 // Which bytes of a rendered chat the template itself wrote, as opposed to the messages.
-// docs/decisions/0009-control-tokens-in-chats.md
+// docs/decisions/0012-control-tokens-in-chats.md
 
 #include <set>
 #include <string>

@@ -48,7 +48,7 @@ def smollm(digits=False):
     """Oracle and dump of SmolLM2's GGUF.
 
     transformers 5.24 splits by GPT-2's pattern alone, and so do we; `digits` first isolates digits, as
-    the tokenizer.json published with the model does (docs/decisions/0010-smollm2-digits.md).
+    the tokenizer.json published with the model does (docs/decisions/0013-smollm2-digits.md).
     """
     dump = gguf_dump(cache_folder() / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf")
     vocab = {token: i for i, token in enumerate(dump["tokens"])}
