@@ -236,6 +236,18 @@ TEST(ChatTemplate, StopsHostileTemplates) {
        {"{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
         "{% for i in range(100000) %}{{ 'x' * 10000 }}{% endfor %}",
+        "{% set ns = namespace(x='aa') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% "
+        "endfor %}",
+        "{% set ns = namespace(x='aa') %}{% for i in range(40) %}{% set y %}{{ ns.x }}{{ ns.x }}{% "
+        "endset %}{% set ns.x = y "
+        "%}{% endfor %}",
+        "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] "
+        "%}{% set ns.y = [ns.y, "
+        "ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x, "
+        "range(100000) | list] %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor "
+        "%}",
         "{{ ('a' * 60000).replace('a', 'a' * 60000) }}",
         "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% "
         "endfor %}{{ ns.x | tojson }}"}) {

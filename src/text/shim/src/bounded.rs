@@ -2,7 +2,8 @@
 //!
 //! minijinja counts instructions, but one instruction may double a string: forty of them fill any
 //! memory. So the instructions that make text without asking us (+, *, ~ and raw text, which may go
-//! into a capture) are replaced by calls that are charged.
+//! into a capture) are replaced by calls that are charged, and what filters, methods and list literals
+//! make is charged after the fact. These calls also look at the clock.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +13,14 @@ use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use crate::python::to_str;
-use crate::render::charge;
+use crate::render::{charge, check_clock};
 
 const ADD: &str = "__kogia_add";
 const MUL: &str = "__kogia_mul";
 const CONCAT: &str = "__kogia_concat";
+const IN: &str = "__kogia_in";
+const MADE: &str = "__kogia_made";
+const BUILT: &str = "__kogia_built";
 
 pub struct Program<'s> {
     main: Instructions<'s>,
@@ -44,42 +48,103 @@ pub fn add_operators(env: &mut Environment) {
     env.add_function(ADD, add);
     env.add_function(MUL, mul);
     env.add_function(CONCAT, concat);
+    env.add_function(IN, contains);
+    env.add_function(MADE, made);
+    env.add_function(BUILT, built);
 }
 
 /// The same instructions, with those that make text replaced.
 fn charged<'s>(from: &Instructions<'s>, source: &'s str) -> Instructions<'s> {
     let n = from.len() as u32;
-    let mut moved_to = Vec::with_capacity(n as usize + 1); // raw text becomes two instructions
+    let mut moved_to = Vec::with_capacity(n as usize + 1);
     let mut next = 0;
     for i in 0..n {
         moved_to.push(next);
-        next += if matches!(from.get(i), Some(Instruction::EmitRaw(_))) { 2 } else { 1 };
+        next += from.get(i).map_or(0, |instruction| replacement(instruction, &|to| to).len() as u32);
     }
     moved_to.push(next);
-    let target = |to: u32| moved_to[to as usize];
     let mut out = Instructions::new("chat_template", source);
     for i in 0..n {
         let line = from.get_line(i).unwrap_or(1) as u16;
-        let Some(instruction) = from.get(i) else { break };
-        let replacement = match instruction {
-            Instruction::EmitRaw(text) => {
-                out.add_with_line(Instruction::LoadConst(Value::from(*text)), line);
-                Instruction::Emit
-            }
-            Instruction::Add => Instruction::CallFunction(ADD, Some(2)),
-            Instruction::Mul => Instruction::CallFunction(MUL, Some(2)),
-            Instruction::StringConcat => Instruction::CallFunction(CONCAT, Some(2)),
-            Instruction::Iterate(to) => Instruction::Iterate(target(*to)),
-            Instruction::Jump(to) => Instruction::Jump(target(*to)),
-            Instruction::JumpIfFalse(to) => Instruction::JumpIfFalse(target(*to)),
-            Instruction::JumpIfFalseOrPop(to) => Instruction::JumpIfFalseOrPop(target(*to)),
-            Instruction::JumpIfTrueOrPop(to) => Instruction::JumpIfTrueOrPop(target(*to)),
-            Instruction::BuildMacro(name, to, flags) => Instruction::BuildMacro(name, target(*to), *flags),
-            other => other.clone(),
-        };
-        out.add_with_line(replacement, line);
+        for instruction in from.get(i).map_or_else(Vec::new, |old| replacement(old, &|to| moved_to[to as usize])) {
+            out.add_with_line(instruction, line);
+        }
     }
     out
+}
+
+/// What takes the place of one instruction; `target` moves the targets of jumps.
+fn replacement<'s>(old: &Instruction<'s>, target: &dyn Fn(u32) -> u32) -> Vec<Instruction<'s>> {
+    use Instruction as I;
+    let call = |name, n| I::CallFunction(name, Some(n));
+    match old {
+        I::EmitRaw(text) => vec![I::LoadConst(Value::from(*text)), I::Emit],
+        I::Add => vec![call(ADD, 2)],
+        I::Mul => vec![call(MUL, 2)],
+        I::StringConcat => vec![call(CONCAT, 2)],
+        I::In => vec![call(IN, 2)],
+        I::ApplyFilter(..) | I::CallMethod(..) | I::CallFunction(..) | I::CallObject(..) | I::Slice => {
+            vec![old.clone(), call(MADE, 1)]
+        }
+        I::BuildList(_) | I::BuildMap(_) => vec![old.clone(), call(BUILT, 1)],
+        I::Iterate(to) => vec![I::Iterate(target(*to))],
+        I::Jump(to) => vec![I::Jump(target(*to))],
+        I::JumpIfFalse(to) => vec![I::JumpIfFalse(target(*to))],
+        I::JumpIfFalseOrPop(to) => vec![I::JumpIfFalseOrPop(target(*to))],
+        I::JumpIfTrueOrPop(to) => vec![I::JumpIfTrueOrPop(target(*to))],
+        I::BuildMacro(name, to, flags) => vec![I::BuildMacro(name, target(*to), *flags)],
+        other => vec![other.clone()],
+    }
+}
+
+/// The result of a filter, method, function or slice: its own size.
+fn made(value: Value) -> Result<Value, Error> {
+    check_clock()?;
+    match value.kind() {
+        ValueKind::String => charge(value.as_str().map_or(0, str::len))?,
+        ValueKind::Seq | ValueKind::Map => charge(16 * value.len().unwrap_or(0))?,
+        _ => {}
+    }
+    Ok(value)
+}
+
+/// A list or map literal: all that hangs from it, so that no small graph stands for an endless tree.
+fn built(value: Value) -> Result<Value, Error> {
+    fn walk(value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > 100 {
+            return Err(Error::new(ErrorKind::InvalidOperation, "a value is nested too deep"));
+        }
+        charge(16)?;
+        match value.kind() {
+            ValueKind::Seq => value.try_iter()?.try_for_each(|item| walk(&item, depth + 1)),
+            ValueKind::Map => {
+                value.try_iter()?.try_for_each(|key| walk(&value.get_item(&key)?, depth + 1))
+            }
+            _ => Ok(()),
+        }
+    }
+    check_clock()?;
+    walk(&value, 0)?;
+    Ok(value)
+}
+
+/// value in container
+fn contains(value: &Value, container: &Value) -> Result<bool, Error> {
+    check_clock()?;
+    if container.is_undefined() {
+        return Ok(false);
+    }
+    if let Some(text) = container.as_str() {
+        let part = value.as_str().ok_or_else(|| impossible("in", value, container))?;
+        return Ok(text.contains(part));
+    }
+    match container.kind() {
+        ValueKind::Map => {
+            Ok(container.try_iter()?.any(|key| key == *value))
+        }
+        ValueKind::Seq | ValueKind::Iterable => Ok(container.try_iter()?.any(|item| item == *value)),
+        _ => Err(impossible("in", value, container)),
+    }
 }
 
 fn is_list(value: &Value) -> bool {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
@@ -23,6 +24,19 @@ thread_local! {
     /// Bytes that the running template may still produce, in output, captures and string operations.
     static BUDGET: Cell<usize> = const { Cell::new(0) };
     static EXHAUSTED: Cell<bool> = const { Cell::new(false) };
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A safety net under the counts: single instructions may be slow on large texts.
+const MAX_SECONDS: u64 = 20;
+
+/// To be called by all that may take longer than a step.
+pub fn check_clock() -> Result<(), Error> {
+    if DEADLINE.with(Cell::get).is_some_and(|deadline| Instant::now() > deadline) {
+        EXHAUSTED.with(|e| e.set(true));
+        return Err(Error::new(ErrorKind::InvalidOperation, "the template takes too long"));
+    }
+    Ok(())
 }
 
 /// To be called before a string of `n` bytes is made.
@@ -154,7 +168,8 @@ pub fn render(source: &str, variables: &Value, fuel: u64, max_output: usize) -> 
     let source = without_generation_tags(source);
     let program = compile(&source)?;
     let mut env = environment();
-    env.set_fuel(Some(fuel));
+    env.set_fuel(Some(fuel.saturating_mul(2))); // what is charged counts as two instructions
     BUDGET.with(|budget| budget.set(max_output.saturating_mul(4)));
+    DEADLINE.with(|deadline| deadline.set(Some(Instant::now() + Duration::from_secs(MAX_SECONDS))));
     bounded::run(&program, &env, variables).map_err(|e| failure(&e, RAISED))
 }
