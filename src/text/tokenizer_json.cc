@@ -88,6 +88,7 @@ class Loader {
 
  private:
   Element parse(std::string_view json) {
+    if (json.empty()) invalid("the file is empty");
     if (json.size() > kMaxFileBytes) refuse("the file is larger than 1 GiB");
     Element root;
     if (const auto error = parser_.parse(json.data(), json.size()).get(root)) {

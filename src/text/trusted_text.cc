@@ -1,7 +1,7 @@
 #include "text/trusted_text.h"
 
 #include <algorithm>
-#include <map>
+#include <chrono>
 
 #include <nlohmann/json.hpp>
 
@@ -13,9 +13,10 @@
 namespace kogia {
 namespace {
 
-// Renderings with one place changed are made for this many places at most; beyond, texts in doubt
-// stay text.
+// Renderings with one place changed are made for this many places at most, and begun within this
+// time; beyond, texts in doubt stay text.
 constexpr std::size_t kMaxSingleSites = 256;
+constexpr auto kMaxSearch = std::chrono::seconds(10);
 
 std::set<char32_t> chars_of(std::string_view text) {
   std::set<char32_t> chars;
@@ -170,10 +171,12 @@ std::vector<ByteRange> TrustedText::find(const std::string& text,
     // What remains came from a message, or from a place that takes part in a decision: ask one by
     // one.
     const std::set<std::string> unknown = still_unknown(text, trusted);
+    const auto deadline = std::chrono::steady_clock::now() + kMaxSearch;
     std::size_t n = 0;
     for (const Site& site : sites_) {
-      if (unknown.contains(site.token) && n++ < kMaxSingleSites)
-        mark(text, variables_json, shadow, {&site}, trusted);
+      if (!unknown.contains(site.token)) continue;
+      if (n++ >= kMaxSingleSites || std::chrono::steady_clock::now() > deadline) break;
+      mark(text, variables_json, shadow, {&site}, trusted);
     }
   }
   std::vector<ByteRange> ranges;

@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// A safety net under the counts: single instructions may be slow on large texts.
-const MAX_SECONDS: u64 = 20;
+const MAX_SECONDS: u64 = 10;
 
 /// To be called by all that may take longer than a step.
 pub fn check_clock() -> Result<(), Error> {
