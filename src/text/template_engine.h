@@ -29,7 +29,7 @@ void check_template(std::string_view source);
 
 /// Renders as transformers does. Throws Error with the line if the template raises, runs too long
 /// (1 million instructions and 64 more for each byte of the variables) or writes too much
-/// (64 MiB and 64 times the variables, text in between included).
+/// (16 MiB and 16 times the variables; four times that with the text in between).
 std::string render_template(std::string_view source, const TemplateVariables& variables);
 
 }  // namespace kogia

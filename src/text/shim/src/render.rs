@@ -171,5 +171,9 @@ pub fn render(source: &str, variables: &Value, fuel: u64, max_output: usize) -> 
     env.set_fuel(Some(fuel.saturating_mul(2))); // what is charged counts as two instructions
     BUDGET.with(|budget| budget.set(max_output.saturating_mul(4)));
     DEADLINE.with(|deadline| deadline.set(Some(Instant::now() + Duration::from_secs(MAX_SECONDS))));
-    bounded::run(&program, &env, variables).map_err(|e| failure(&e, RAISED))
+    let text = bounded::run(&program, &env, variables).map_err(|e| failure(&e, RAISED))?;
+    if text.len() > max_output {
+        return Err(Failure { code: LIMIT, line: 0, message: "the template writes more than is allowed".into() });
+    }
+    Ok(text)
 }
