@@ -1,5 +1,6 @@
 #pragma once
-// Scratch memory of a forward pass: handed out in order, taken back all at once, kept for the next one.
+// Scratch memory of a forward pass: handed out in order, taken back all at once, kept for the next
+// one.
 
 #include <cstddef>
 #include <memory>
@@ -10,9 +11,9 @@
 
 namespace kogia {
 
-/// A bump allocator of 64-byte aligned blocks. After the first passes have shown how much is needed,
-/// reset() and the allocations that follow touch no system allocator.
-/// Threads: one at a time. Contents are not initialised.
+/// A bump allocator of 64-byte aligned blocks. After the first passes have shown how much is
+/// needed, reset() and the allocations that follow touch no system allocator. Threads: one at a
+/// time. Contents are not initialised.
 class Arena {
  public:
   /// Scratch for n values of T, valid until the next reset() or the end of a Scope begun before it.

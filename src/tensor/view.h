@@ -2,6 +2,7 @@
 // Borrowed views of tensors and matrices. None of them owns memory.
 
 #include <cstddef>
+#include <type_traits>
 #include <vector>
 
 #include "base/index.h"
@@ -34,6 +35,13 @@ struct MatView {
   MatView(T* d, Index r, Index c) : data(d), rows(r), cols(c), stride(c) {}
   MatView(T* d, Index r, Index c, Index s) : data(d), rows(r), cols(c), stride(s) {}
   T* row(Index r) const { return data + r * stride; }
+  /// Columns [begin, begin + n).
+  MatView columns(Index begin, Index n) const { return {data + begin, rows, n, stride}; }
+  operator MatView<const T>() const  // NOLINT: a view that may write is a view that may read
+    requires(!std::is_const_v<T>)
+  {
+    return {data, rows, cols, stride};
+  }
 };
 using Mat = MatView<float>;
 using ConstMat = MatView<const float>;
