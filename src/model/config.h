@@ -26,8 +26,8 @@ struct RopeConfig {
   double theta = 10000;
   double factor = 1;
   double original_max_position_embeddings = 0;
-  double beta_fast = 32, beta_slow = 1;   // yarn
-  double mscale = 1, mscale_all_dim = 0;  // yarn; the defaults of a missing key
+  double beta_fast = 32, beta_slow = 1;              // yarn
+  double mscale = 1, mscale_all_dim = 0;             // yarn; the defaults of a missing key
   double low_freq_factor = 1, high_freq_factor = 4;  // llama3
 };
 
@@ -86,8 +86,8 @@ struct ParameterCount {
 };
 ParameterCount count_parameters(const ModelConfig& config);
 
-/// Cache of a token over all main layers, in values: latent or grouped keys and values, and what plain
-/// multi-head attention of the same number of heads (2 · heads · value width) would keep.
+/// Cache of a token over all main layers, in values: latent or grouped keys and values, and what
+/// plain multi-head attention of the same number of heads (2 · heads · value width) would keep.
 struct CacheCost {
   Index values_per_token = 0;
   Index mha_values_per_token = 0;
