@@ -1,5 +1,6 @@
 #pragma once
-// A language model: a ragged batch of tokens in, logits out. Training, rollouts and serving call this.
+// A language model: a ragged batch of tokens in, logits out. Training, rollouts and serving call
+// this.
 
 #include <functional>
 #include <memory>
@@ -16,8 +17,9 @@ namespace kogia {
 
 class Checkpoint;
 
-/// Which of two equal-in-theory sums latent attention computes (docs/design, determinism). Bits hold
-/// within one form. kAuto: expanded for prefill (more than one row of a sequence), absorbed for decode.
+/// Which of two equal-in-theory sums latent attention computes (docs/design, determinism). Bits
+/// hold within one form. kAuto: expanded for prefill (more than one row of a sequence), absorbed
+/// for decode.
 enum class MlaForm { kAbsorbed, kExpanded, kAuto };
 
 /// Memory of a paged cache for all layers of a model: page p of layer l lies at
@@ -30,12 +32,12 @@ struct CacheMemory {
   CacheView layer(Index l) const { return {spec, base + l * layer_stride, page_stride}; }
 };
 
-/// Tokens of several sequences laid end to end. Nothing else tells prefill, decode, verification and
-/// scoring apart.
+/// Tokens of several sequences laid end to end. Nothing else tells prefill, decode, verification
+/// and scoring apart.
 struct Batch {
-  std::span<const std::int32_t> ids;          // [T], each in [0, vocab_size): CHECKed
-  std::span<const SequenceRows> sequences;    // cover [0, T) in order
-  std::span<const std::int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  std::span<const std::int32_t> ids;         // [T], each in [0, vocab_size): CHECKed
+  std::span<const SequenceRows> sequences;   // cover [0, T) in order
+  std::span<const std::int32_t> logit_rows;  // rows whose logits are wanted, ascending
   CacheMemory cache;
 };
 
@@ -57,13 +59,13 @@ struct LoadProgress {
 struct LoadOptions {
   std::optional<Compute> compute;  // unset: the device's default for each weight's format
   MlaForm mla = MlaForm::kAbsorbed;
-  bool load_mtp = true;            // where the checkpoint has it
+  bool load_mtp = true;                                  // where the checkpoint has it
   std::function<void(const LoadProgress&)> on_progress;  // from several threads, one at a time
 };
 
 /// Immutable after loading.
-/// Errors   load() names missing, extra, mis-shaped and mis-typed tensors, with what was expected and why
-/// Threads  forward() uses the device, which is used from one thread at a time
+/// Errors   load() names missing, extra, mis-shaped and mis-typed tensors, with what was expected
+/// and why Threads  forward() uses the device, which is used from one thread at a time
 class Model {
  public:
   static std::unique_ptr<const Model> load(const Checkpoint& checkpoint, Device& device,
@@ -84,9 +86,9 @@ class Model {
 
   ForwardResult forward(const Batch& batch, Workspace& workspace) const;
 
-  /// The multi-token prediction layer k (spec §2.7). Row i pairs hidden[i] (post final norm) with the
-  /// next token next_ids[i] and predicts the one after. `sequences` and `cache` as in forward(): the
-  /// layer has its own cache layer.
+  /// The multi-token prediction layer k (spec §2.7). Row i pairs hidden[i] (post final norm) with
+  /// the next token next_ids[i] and predicts the one after. `sequences` and `cache` as in forward()
+  /// (ids are not read): the layer has its own cache layer. `hidden` must not lie in `workspace`.
   ForwardResult forward_mtp(Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
                             const Batch& batch, Workspace& workspace) const;
 

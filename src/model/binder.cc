@@ -1,0 +1,215 @@
+#include "model/binder.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/error.h"
+#include "tensor/convert.h"
+
+namespace kogia {
+namespace {
+
+std::string text(const std::vector<Index>& shape) {
+  std::string s = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
+bool is_float(DType dtype) {
+  switch (dtype) {
+    case DType::i64:
+    case DType::i32:
+    case DType::i16:
+    case DType::i8:
+    case DType::u8:
+    case DType::boolean:
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace
+
+Binder::Binder(const Checkpoint& checkpoint, Device& device, const ModelConfig& config,
+               const LoadOptions& options)
+    : checkpoint_(checkpoint), device_(device), config_(config), options_(options) {}
+
+std::string Binder::file_name(const TensorName& name, const char* suffix) const {
+  return (gguf() ? name.gguf : name.hf) + suffix;
+}
+
+bool Binder::has(const TensorName& name) const {
+  return checkpoint_.find(file_name(name, ".weight")) != nullptr;
+}
+
+const TensorEntry& Binder::take(const std::string& name, const std::vector<Index>& shape) {
+  const TensorEntry& entry = checkpoint_.require(name);
+  if (entry.view.shape != shape) {
+    throw Error(ErrorCode::kInvalid,
+                fmt::format("{}: {} is {} {}, expected {}", entry.file, name,
+                            text(entry.view.shape), kogia::name(entry.view.dtype), text(shape)),
+                "the configuration asks for that shape: is it the config of this very checkpoint?");
+  }
+  if (!is_float(entry.view.dtype)) {
+    throw_error(ErrorCode::kInvalid, "{}: {} is {}, expected a floating or quantised type",
+                entry.file, name, kogia::name(entry.view.dtype));
+  }
+  taken_.insert(name);
+  return entry;
+}
+
+Compute Binder::arithmetic_for(DType dtype) const {
+  const Compute standard = device_.default_compute(dtype);
+  if (!options_.compute) return standard;
+  switch (*options_.compute) {
+    case Compute::f32:
+    case Compute::bf16:
+      return *options_.compute;
+    case Compute::int8:
+      return is_block(dtype) ? Compute::int8 : standard;
+    case Compute::fp8:
+      return dtype == DType::f8_e4m3 ? Compute::fp8 : standard;
+  }
+  return standard;
+}
+
+// FP8 weights carry X.weight_scale_inv [ceil(rows / block), ceil(cols / block)], which multiplies.
+void Binder::attach_scale(const TensorEntry& entry, MatrixSource& source, Index total_rows) {
+  if (entry.view.dtype != DType::f8_e4m3 && entry.view.dtype != DType::f8_e5m2) return;
+  const std::string scale_name = entry.name + "_scale_inv";
+  if (checkpoint_.find(scale_name) == nullptr) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("{}: {} is {} but there is no {}", entry.file, entry.name,
+                            kogia::name(entry.view.dtype), scale_name),
+                "an FP8 weight needs the scales of its blocks; the checkpoint is incomplete");
+  }
+  const TensorEntry& scale = take(scale_name, {ceil_div(total_rows, config_.fp8_block_rows),
+                                               ceil_div(source.cols, config_.fp8_block_cols)});
+  const DType dtype = scale.view.dtype;
+  if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f8_e8m0) {
+    throw_error(ErrorCode::kInvalid, "{}: {} is {}, expected f32, bf16 or f8_e8m0", scale.file,
+                scale_name, kogia::name(dtype));
+  }
+  source.scale = scale.view.data;
+  source.scale_dtype = dtype;
+  source.scale_cols = scale.view.shape[1];
+  source.block_rows = config_.fp8_block_rows;
+  source.block_cols = config_.fp8_block_cols;
+}
+
+MatrixSource Binder::source(const TensorEntry& entry, Index rows, Index cols) {
+  if (cols % info(entry.view.dtype).block_values != 0) {
+    throw_error(ErrorCode::kInvalid,
+                "{}: {} has rows of {} values, not a multiple of {}'s blocks of {}", entry.file,
+                entry.name, cols, kogia::name(entry.view.dtype),
+                info(entry.view.dtype).block_values);
+  }
+  MatrixSource source{
+      .dtype = entry.view.dtype, .rows = rows, .cols = cols, .data = entry.view.data};
+  attach_scale(entry, source, rows);
+  return source;
+}
+
+void Binder::add_job(const MatrixSource& source, PackOptions options,
+                     std::unique_ptr<Matrix>& out) {
+  const Index n_bytes = source.rows * row_bytes(source.dtype, source.cols);
+  formats_[fmt::format("{} ({})", kogia::name(source.dtype), kogia::name(options.compute))] +=
+      n_bytes;
+  jobs_.push_back({source, options, &out, n_bytes});
+}
+
+void Binder::linear(const TensorName& name, Index rows, Index cols, Linear& out,
+                    std::optional<Compute> arithmetic) {
+  const TensorEntry& entry = take(file_name(name, ".weight"), {rows, cols});
+  add_job(source(entry, rows, cols),
+          {.compute = arithmetic.value_or(arithmetic_for(entry.view.dtype))}, out.w);
+}
+
+void Binder::linear_with_bias(const TensorName& name, Index rows, Index cols, Linear& out) {
+  linear(name, rows, cols, out);
+  exact_vector({name.hf + ".bias", name.gguf + ".bias"}, rows, out.bias);
+}
+
+void Binder::slice(const TensorName& name, std::vector<Index> shape, RowSlice rows, bool transpose,
+                   Linear& out) {
+  const TensorEntry& entry = take(file_name(name, ".weight"), shape);
+  Index total_rows = 1;
+  for (std::size_t i = 0; i + 1 < shape.size(); ++i) total_rows *= shape[i];
+  KOGIA_CHECK(rows.first >= 0 && rows.first + rows.n <= total_rows);
+  MatrixSource s = source(entry, total_rows, shape.back());
+  s.data += rows.first * row_bytes(s.dtype, s.cols);
+  s.rows = rows.n;
+  s.first_row = rows.first;
+  add_job(s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out.w);
+}
+
+void Binder::vector(const TensorName& name, Index n, std::vector<float>& out) {
+  exact_vector({name.hf + ".weight", name.gguf + ".weight"}, n, out);
+}
+
+void Binder::exact_vector(const TensorName& full_name, Index n, std::vector<float>& out) {
+  const TensorEntry& entry = take(gguf() ? full_name.gguf : full_name.hf, {n});
+  if (is_block(entry.view.dtype)) {
+    throw_error(ErrorCode::kInvalid, "{}: {} is {}, expected a plain floating type", entry.file,
+                entry.name, kogia::name(entry.view.dtype));
+  }
+  out.resize(static_cast<std::size_t>(n));
+  dequantize_row(entry.view.dtype, entry.view.data, out.data(), n);
+}
+
+void Binder::norm(const TensorName& name, Index n, Norm& out, double eps) {
+  vector(name, n, out.weight);
+  out.eps = static_cast<float>(eps);
+}
+
+void Binder::embedding(const TensorName& name, Index rows, Index cols,
+                       std::unique_ptr<Matrix>& out) {
+  const TensorEntry& entry = take(file_name(name, ".weight"), {rows, cols});
+  out = device_.borrow(source(entry, rows, cols));
+}
+
+bool Binder::all_f32() const {
+  return std::all_of(jobs_.begin(), jobs_.end(),
+                     [](const Job& job) { return job.options.compute == Compute::f32; });
+}
+
+void Binder::ignore(const std::string& name_or_prefix) { ignored_.push_back(name_or_prefix); }
+
+void Binder::finish() const {
+  std::vector<std::string> extra;
+  for (const TensorEntry& entry : checkpoint_.tensors()) {
+    const auto covers = [&](const std::string& pattern) {
+      return entry.name == pattern || (pattern.ends_with('.') && entry.name.starts_with(pattern));
+    };
+    if (!taken_.contains(entry.name) && std::none_of(ignored_.begin(), ignored_.end(), covers)) {
+      extra.push_back(entry.name);
+    }
+  }
+  if (extra.empty()) return;
+  std::string list;
+  for (std::size_t i = 0; i < std::min<std::size_t>(extra.size(), 3); ++i)
+    list += (i ? ", " : "") + extra[i];
+  if (extra.size() > 3) list += fmt::format(" and {} more", extra.size() - 3);
+  throw Error(
+      ErrorCode::kInvalid,
+      fmt::format("{}: tensors that a {} model of this configuration does not have: {}",
+                  checkpoint_.path(), kogia::name(config_.family), list),
+      "running without them would give other numbers than the model's; is the config right?");
+}
+
+void Binder::pack() {
+  LoadProgress progress;
+  for (const Job& job : jobs_) progress.total_bytes += job.n_bytes;
+  std::mutex mutex;
+  device_.parallel(static_cast<Index>(jobs_.size()), [&](Index i) {
+    const Job& job = jobs_[static_cast<std::size_t>(i)];
+    *job.out = device_.pack(job.source, job.options);
+    if (!options_.on_progress) return;
+    const std::scoped_lock lock(mutex);
+    progress.done_bytes += job.n_bytes;
+    options_.on_progress(progress);
+  });
+}
+
+}  // namespace kogia

@@ -1,0 +1,92 @@
+#pragma once
+// From named tensors of a checkpoint to packed weights: shapes checked, jobs collected, then packed
+// side by side.
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "formats/checkpoint.h"
+#include "model/model.h"
+#include "model/ops.h"
+
+namespace kogia {
+
+/// The two names of a weight, without ".weight" or ".bias".
+struct TensorName {
+  std::string hf, gguf;
+};
+
+/// Rows [first, first + n) of the matrix that a tensor holds once its leading dimensions are
+/// folded.
+struct RowSlice {
+  Index first = 0, n = 0;
+};
+
+/// Collects what a model wants of a checkpoint. Each call checks that the tensor is there and has
+/// the shape that the configuration asks for, and remembers a packing job; pack() runs the jobs.
+/// Errors: the first missing or mis-shaped tensor is thrown, named with both shapes; finish() names
+/// tensors that nothing asked for.
+class Binder {
+ public:
+  Binder(const Checkpoint& checkpoint, Device& device, const ModelConfig& config,
+         const LoadOptions& options);
+
+  bool gguf() const { return checkpoint_.kind() == CheckpointKind::kGguf; }
+  bool has(const TensorName& name) const;
+
+  /// W [rows, cols]; `arithmetic` overrides the configured one (the router is always f32).
+  void linear(const TensorName& name, Index rows, Index cols, Linear& out,
+              std::optional<Compute> arithmetic = {});
+  /// The same with its bias [rows].
+  void linear_with_bias(const TensorName& name, Index rows, Index cols, Linear& out);
+  /// A slice of the rows of a tensor that folds to [total_rows, cols]; packed transposed if asked.
+  void slice(const TensorName& name, std::vector<Index> shape, RowSlice rows, bool transpose,
+             Linear& out);
+  /// f32 copy of a vector [n] of any plain dtype.
+  void vector(const TensorName& name, Index n, std::vector<float>& out);
+  /// A tensor whose name has no ".weight" after it (HF) or its own suffix: exact names.
+  void exact_vector(const TensorName& full_name, Index n, std::vector<float>& out);
+  void norm(const TensorName& name, Index n, Norm& out, double eps);
+  /// For embed() alone: read in place, not packed.
+  void embedding(const TensorName& name, Index rows, Index cols, std::unique_ptr<Matrix>& out);
+
+  /// Marks tensors as known although nothing loads them: exact names, or prefixes that end in '.'.
+  void ignore(const std::string& name_or_prefix);
+
+  /// Throws if the checkpoint holds tensors that were neither asked for nor ignored.
+  void finish() const;
+  /// Runs the jobs on the device's threads.
+  void pack();
+  /// Source bytes per "dtype (arithmetic)", for a summary.
+  const std::map<std::string, Index>& formats() const { return formats_; }
+  /// Every product is computed in f32.
+  bool all_f32() const;
+
+ private:
+  std::string file_name(const TensorName& name, const char* suffix) const;
+  const TensorEntry& take(const std::string& name, const std::vector<Index>& shape);
+  MatrixSource source(const TensorEntry& entry, Index rows, Index cols);
+  void attach_scale(const TensorEntry& entry, MatrixSource& source, Index total_rows);
+  Compute arithmetic_for(DType dtype) const;
+  void add_job(const MatrixSource& source, PackOptions options, std::unique_ptr<Matrix>& out);
+
+  struct Job {
+    MatrixSource source;
+    PackOptions options;
+    std::unique_ptr<Matrix>* out;
+    Index n_bytes;
+  };
+  const Checkpoint& checkpoint_;
+  Device& device_;
+  const ModelConfig& config_;
+  const LoadOptions& options_;
+  std::vector<Job> jobs_;
+  std::set<std::string, std::less<>> taken_;
+  std::vector<std::string> ignored_;
+  std::map<std::string, Index> formats_;
+};
+
+}  // namespace kogia
