@@ -13,8 +13,8 @@ namespace kogia {
 /// Threads: one at a time.
 class CachePool {
  public:
-  /// Room for at least `n_tokens` tokens of one sequence. Throws Error (usage) naming the bytes where
-  /// the address space or memory cannot hold it.
+  /// Room for at least `n_tokens` tokens of one sequence. Throws Error (usage) naming the bytes
+  /// where the address space or memory cannot hold it.
   CachePool(const Model& model, DType cache_dtype, Index n_tokens);
   ~CachePool();
   CachePool(const CachePool&) = delete;

@@ -1,5 +1,6 @@
 #pragma once
-// A model ready for use: checkpoint, device, weights, tokenizer, template and cache pool in one place.
+// A model ready for use: checkpoint, device, weights, tokenizer, template and cache pool in one
+// place.
 
 #include <filesystem>
 #include <memory>
@@ -20,7 +21,8 @@ struct EngineOptions {
   std::optional<Compute> compute;
   MlaForm mla = MlaForm::kAbsorbed;
   std::optional<DType> cache_dtype;  // f32 or bf16; unset: Model::default_cache_dtype()
-  Index ctx = 0;      // tokens the cache can hold; 0: the model's maximum, or what fits in a quarter of memory
+  Index ctx =
+      0;  // tokens the cache can hold; 0: the model's maximum, or what fits in a quarter of memory
   Index chunk = 512;  // tokens per prefill step
   bool load_mtp = false;
   bool show_progress = true;
@@ -30,13 +32,15 @@ struct EngineOptions {
 struct GenerationDefaults {
   std::optional<double> temperature, top_p, repetition_penalty;
   std::optional<Index> top_k;
-  std::vector<TokenId> eos;  // every id that ends a turn: config, generation_config, tokenizer, GGUF eot
+  std::vector<TokenId>
+      eos;  // every id that ends a turn: config, generation_config, tokenizer, GGUF eot
 };
 
 class Engine {
  public:
   /// `path` as Checkpoint::open takes it.
-  static std::unique_ptr<Engine> open(const std::filesystem::path& path, const EngineOptions& options);
+  static std::unique_ptr<Engine> open(const std::filesystem::path& path,
+                                      const EngineOptions& options);
   ~Engine();
 
   const EngineOptions& options() const;
@@ -45,9 +49,11 @@ class Engine {
   Device& device() const;
   CachePool& cache() const;
   Workspace& workspace() const;
-  const Tokenizer* tokenizer() const;   // null where the checkpoint has none; see tokenizer_problem()
-  std::string tokenizer_problem() const;  // why there is none ("no tokenizer.json", "model 'llama' …")
-  const ChatTemplate* chat() const;     // null where there is none
+  const Tokenizer* tokenizer()
+      const;  // null where the checkpoint has none; see tokenizer_problem()
+  std::string tokenizer_problem()
+      const;                         // why there is none ("no tokenizer.json", "model 'llama' …")
+  const ChatTemplate* chat() const;  // null where there is none
   const GenerationDefaults& defaults() const;
   Index ctx() const;
   /// Ids that may be sampled: rows of the head beyond the tokenizer are masked (spec §8.1).

@@ -2,6 +2,7 @@
 // One timeline of tokens with its cache.
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -18,10 +19,10 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  /// Makes the timeline equal `ids`: keeps the longest common prefix that is cached, computes the rest
-  /// in chunks of options().chunk. on_chunk(done, total) after each (may be empty); a pending Ctrl-C
-  /// throws kInterrupted between chunks. Throws Error (usage) where ids do not fit the context, or an id
-  /// is out of range. Returns how many tokens were computed.
+  /// Makes the timeline equal `ids`: keeps the longest common prefix that is cached, computes the
+  /// rest in chunks of options().chunk. on_chunk(done, total) after each (may be empty); a pending
+  /// Ctrl-C throws kInterrupted between chunks. Throws Error (usage) where ids do not fit the
+  /// context, or an id is out of range. Returns how many tokens were computed.
   Index set_tokens(std::span<const TokenId> ids,
                    const std::function<void(Index done, Index total)>& on_chunk = {});
   /// Appends one token and computes the logits after it.
@@ -32,19 +33,18 @@ class Session {
   std::span<const float> logits() const { return logits_; }
 
  private:
-  void step(std::span<const TokenId> ids);
+  void step(std::span<const TokenId> ids, bool want_logits);
   void truncate(Index n);
-  void reserve(Index n_tokens);
 
+  struct Timeline;  // the pages it holds
   Engine& engine_;
+  std::unique_ptr<Timeline> timeline_;
   std::vector<TokenId> tokens_;
-  std::vector<std::int32_t> pages_;
-  std::vector<float> logits_;
+  std::vector<float> logits_;  // empty: not computed
 };
 
-/// Log-probability of each token of `ids` but the first, scored in windows of `ctx` tokens (each window
-/// begins anew; its first token is not scored, unless ctx covers everything). Result has one entry per
-/// scored token.
+/// Log-probability of each token of `ids` but the first, scored in windows of `ctx` tokens (each
+/// window begins anew and its first token is not scored). One entry per scored token.
 struct ScoredToken {
   Index pos = 0;
   TokenId id = 0;
@@ -53,7 +53,8 @@ struct ScoredToken {
 std::vector<ScoredToken> score(Engine& engine, std::span<const TokenId> ids, Index ctx,
                                const std::function<void(Index done, Index total)>& on_chunk = {});
 
-/// As score(), but hands every row of logits to `visit` (row for position pos predicts pos + 1).
+/// Hands every row of logits to `visit` (the row of position pos predicts pos + 1); ids fit the
+/// context.
 void for_each_logits(Engine& engine, std::span<const TokenId> ids,
                      const std::function<void(Index pos, std::span<const float> logits)>& visit);
 

@@ -1,0 +1,211 @@
+#include "infer/engine.h"
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "formats/checkpoint.h"
+#include "formats/gguf.h"
+#include "formats/hf_config.h"
+
+namespace kogia {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------
+// Text: tokenizer and template
+
+std::optional<TokenId> get_id(const GgufMetadata& m, std::string_view key) {
+  const auto id = m.get_int(key);
+  if (!id || *id < 0 || *id > std::numeric_limits<TokenId>::max()) return {};
+  return static_cast<TokenId>(*id);
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const GgufMetadata& m) {
+  GgufVocab vocab;
+  vocab.model = m.require_string("tokenizer.ggml.model");
+  vocab.pre = m.get_string("tokenizer.ggml.pre").value_or("");
+  if (const auto* tokens = m.get_strings("tokenizer.ggml.tokens")) vocab.tokens = *tokens;
+  if (const auto* types = m.get_ints("tokenizer.ggml.token_type")) vocab.token_types = *types;
+  if (const auto* merges = m.get_strings("tokenizer.ggml.merges")) vocab.merges = *merges;
+  vocab.bos = get_id(m, "tokenizer.ggml.bos_token_id");
+  vocab.eos = get_id(m, "tokenizer.ggml.eos_token_id");
+  vocab.eot = get_id(m, "tokenizer.ggml.eot_token_id");
+  vocab.pad = get_id(m, "tokenizer.ggml.padding_token_id");
+  vocab.add_bos = m.get_bool("tokenizer.ggml.add_bos_token");
+  vocab.add_eos = m.get_bool("tokenizer.ggml.add_eos_token");
+  return Tokenizer::from_gguf(vocab);
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
+  if (checkpoint.gguf() != nullptr) return tokenizer_of(checkpoint.gguf()->metadata());
+  const auto json = checkpoint.text_file("tokenizer.json");
+  if (!json) throw_error(ErrorCode::kNotFound, "{}: no tokenizer.json", checkpoint.path());
+  return Tokenizer::from_json(*json, checkpoint.text_file("tokenizer_config.json").value_or(""));
+}
+
+std::unique_ptr<ChatTemplate> template_of(const Checkpoint& checkpoint,
+                                          const Tokenizer& tokenizer) {
+  const std::string source =
+      checkpoint.gguf() != nullptr
+          ? checkpoint.gguf()->metadata().get_string("tokenizer.chat_template").value_or("")
+          : find_chat_template(checkpoint.text_file("chat_template.jinja").value_or(""),
+                               checkpoint.text_file("tokenizer_config.json").value_or(""));
+  if (source.empty()) return nullptr;
+  const auto text = [&](std::optional<TokenId> id) {
+    return id ? tokenizer.token_bytes(*id) : std::string();
+  };
+  return ChatTemplate::create(source, tokenizer, text(tokenizer.bos()), text(tokenizer.eos()));
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in) throw_error(ErrorCode::kIo, "{}: cannot be read", path.string());
+  return text.str();
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Defaults of generation
+
+GenerationDefaults defaults_of(const Checkpoint& checkpoint, const Tokenizer* tokenizer) {
+  GenerationDefaults d;
+  std::set<TokenId> eos;
+  const auto add = [&](std::optional<TokenId> id) {
+    if (id) eos.insert(*id);
+  };
+  if (checkpoint.gguf() != nullptr) {
+    const GgufMetadata& m = checkpoint.gguf()->metadata();
+    add(get_id(m, "tokenizer.ggml.eos_token_id"));
+    add(get_id(m, "tokenizer.ggml.eot_token_id"));
+  }
+  for (const char* file : {"config.json", "generation_config.json"}) {
+    const auto text = checkpoint.text_file(file);
+    if (!text) continue;
+    const HfConfig json = HfConfig::parse(*text, file);
+    for (const Index id : json.get_ints_or_one("eos_token_id")) add(static_cast<TokenId>(id));
+    if (std::string_view(file) == "config.json") continue;
+    d.temperature = json.get_float("temperature");
+    d.top_p = json.get_float("top_p");
+    d.top_k = json.get_int("top_k");
+    d.repetition_penalty = json.get_float("repetition_penalty");
+  }
+  if (tokenizer != nullptr) add(tokenizer->eos());
+  d.eos.assign(eos.begin(), eos.end());
+  return d;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Weights and cache
+
+std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& device,
+                                        const EngineOptions& o) {
+  std::optional<Progress> bar;
+  Index shown = 0;
+  LoadOptions load{.compute = o.compute, .mla = o.mla, .load_mtp = o.load_mtp, .on_progress = {}};
+  if (o.show_progress) {
+    load.on_progress = [&](const LoadProgress& p) {
+      if (!bar) bar.emplace("packing weights", p.total_bytes, ProgressUnit::kBytes);
+      bar->add(p.done_bytes - shown);
+      shown = p.done_bytes;
+    };
+  }
+  auto model = Model::load(checkpoint, device, load);
+  if (bar) bar->finish();
+  return model;
+}
+
+/// What a context of unset length may take of the machine: the model's maximum if a quarter of
+/// memory holds it, else as much as that quarter holds.
+Index choose_ctx(const Model& model, DType cache_dtype, Index asked) {
+  if (asked > 0) return asked;
+  const Index per_token = model.cache_spec(cache_dtype).values_per_token() *
+                          model.n_cache_layers() * (cache_dtype == DType::f32 ? 4 : 2);
+  const Index memory =
+      static_cast<Index>(sysconf(_SC_PHYS_PAGES)) * static_cast<Index>(sysconf(_SC_PAGESIZE));
+  const Index fits =
+      std::max<Index>(memory / 4 / per_token / kPageTokens * kPageTokens, kPageTokens);
+  return std::min(model.config().max_position_embeddings, fits);
+}
+
+}  // namespace
+
+struct Engine::Parts {
+  EngineOptions options;
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<const Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::string tokenizer_problem;
+  std::unique_ptr<ChatTemplate> chat;
+  GenerationDefaults defaults;
+  Index ctx = 0;
+  std::unique_ptr<CachePool> cache;
+  Workspace workspace;
+};
+
+Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Engine::~Engine() = default;
+
+std::unique_ptr<Engine> Engine::open(const std::filesystem::path& path,
+                                     const EngineOptions& options) {
+  auto p = std::make_unique<Parts>();
+  p->options = options;
+  p->checkpoint = Checkpoint::open(path);
+  p->device = make_cpu_device(options.cpu);
+  // A checkpoint without a usable tokenizer still runs from ids.
+  try {
+    p->tokenizer = tokenizer_of(*p->checkpoint);
+  } catch (const Error& e) {
+    p->tokenizer_problem = e.what();
+  }
+  if (p->tokenizer) p->chat = template_of(*p->checkpoint, *p->tokenizer);
+  p->defaults = defaults_of(*p->checkpoint, p->tokenizer.get());
+  p->model = load_model(*p->checkpoint, *p->device, options);
+  const DType cache_dtype = options.cache_dtype.value_or(p->model->default_cache_dtype());
+  if (cache_dtype != DType::f32 && cache_dtype != DType::bf16) {
+    throw_error(ErrorCode::kUsage, "cache type {}: expected f32 or bf16", name(cache_dtype));
+  }
+  p->ctx = choose_ctx(*p->model, cache_dtype, options.ctx);
+  // Every timeline ends in a page of its own: room for a second one beside the first.
+  p->cache = std::make_unique<CachePool>(*p->model, cache_dtype, 2 * round_up(p->ctx, kPageTokens));
+  return std::unique_ptr<Engine>(new Engine(std::move(p)));
+}
+
+const EngineOptions& Engine::options() const { return parts_->options; }
+const Checkpoint& Engine::checkpoint() const { return *parts_->checkpoint; }
+const Model& Engine::model() const { return *parts_->model; }
+Device& Engine::device() const { return *parts_->device; }
+CachePool& Engine::cache() const { return *parts_->cache; }
+Workspace& Engine::workspace() const { return parts_->workspace; }
+const Tokenizer* Engine::tokenizer() const { return parts_->tokenizer.get(); }
+std::string Engine::tokenizer_problem() const { return parts_->tokenizer_problem; }
+const ChatTemplate* Engine::chat() const { return parts_->chat.get(); }
+const GenerationDefaults& Engine::defaults() const { return parts_->defaults; }
+Index Engine::ctx() const { return parts_->ctx; }
+
+Index Engine::n_valid_ids() const {
+  const Index vocab = parts_->model->config().vocab_size;
+  return parts_->tokenizer ? std::min<Index>(vocab, parts_->tokenizer->n_tokens()) : vocab;
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  if (path.extension() == ".gguf") return tokenizer_of(*Checkpoint::open(path));
+  const fs::path json = fs::is_directory(path) ? path / "tokenizer.json" : path;
+  if (!fs::exists(json)) {
+    if (fs::is_directory(path))
+      return tokenizer_of(*Checkpoint::open(path));  // a directory with a GGUF
+    throw_error(ErrorCode::kNotFound, "{}: no such file", path.string());
+  }
+  const fs::path config = json.parent_path() / "tokenizer_config.json";
+  return Tokenizer::from_json(read_file(json), fs::exists(config) ? read_file(config) : "");
+}
+
+}  // namespace kogia
