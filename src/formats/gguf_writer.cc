@@ -1,0 +1,97 @@
+#include "formats/gguf_writer.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/error.h"
+#include "formats/gguf_reader.h"
+
+namespace kogia {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "numbers are written as they lie in memory");
+
+constexpr Index kAlignment = 32;  // the default, so that no key needs to say it
+
+template <class T>
+void put(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof(T));
+}
+void put_text(std::string& out, std::string_view text) {
+  put(out, static_cast<std::uint64_t>(text.size()));
+  out.append(text);
+}
+
+constexpr std::uint32_t kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9;
+
+}  // namespace
+
+GgufWriter::GgufWriter(std::filesystem::path file) : file_(std::move(file)) {}
+
+void GgufWriter::key(std::string_view name, std::uint32_t type) {
+  put_text(keys_, name);
+  put(keys_, type);
+  ++n_keys_;
+}
+void GgufWriter::set(std::string_view name, std::uint32_t value) {
+  key(name, kU32);
+  put(keys_, value);
+}
+void GgufWriter::set(std::string_view name, float value) {
+  key(name, kF32);
+  put(keys_, value);
+}
+void GgufWriter::set(std::string_view name, bool value) {
+  key(name, kBool);
+  put(keys_, static_cast<std::uint8_t>(value));
+}
+void GgufWriter::set(std::string_view name, std::string_view value) {
+  key(name, kString);
+  put_text(keys_, value);
+}
+void GgufWriter::set(std::string_view name, std::span<const std::string> values) {
+  key(name, kArray);
+  put(keys_, kString);
+  put(keys_, static_cast<std::uint64_t>(values.size()));
+  for (const std::string& value : values) put_text(keys_, value);
+}
+void GgufWriter::set(std::string_view name, std::span<const std::int32_t> values) {
+  key(name, kArray);
+  put(keys_, kI32);
+  put(keys_, static_cast<std::uint64_t>(values.size()));
+  for (const std::int32_t value : values) put(keys_, value);
+}
+
+void GgufWriter::begin() {
+  std::string head = "GGUF";
+  put(head, std::uint32_t{3});
+  put(head, static_cast<std::uint64_t>(tensors_.size()));
+  put(head, n_keys_);
+  head += keys_;
+  Index offset = 0;
+  for (const Declared& t : tensors_) {
+    put_text(head, t.name);
+    put(head, static_cast<std::uint32_t>(t.shape.size()));
+    for (auto d = t.shape.rbegin(); d != t.shape.rend(); ++d)
+      put(head, static_cast<std::uint64_t>(*d));
+    const auto type = gguf_type_number(t.dtype);
+    KOGIA_CHECK(type);
+    put(head, *type);
+    put(head, static_cast<std::uint64_t>(offset));
+    offset = round_up(offset + t.n_bytes, kAlignment);
+  }
+  file_.append(head);
+  file_.append_zeros(round_up(file_.size(), kAlignment) - file_.size());
+}
+
+void GgufWriter::end_tensor(std::size_t) {
+  file_.append_zeros(round_up(file_.size(), kAlignment) - file_.size());
+}
+
+void GgufWriter::commit() {
+  KOGIA_CHECK(all_written());
+  file_.commit();
+}
+
+}  // namespace kogia
