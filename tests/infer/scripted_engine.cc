@@ -1,0 +1,149 @@
+#include "scripted_engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "infer/session.h"
+
+namespace kogia {
+namespace {
+
+class WordTokenizer final : public Tokenizer {
+ public:
+  explicit WordTokenizer(const test::Script& script) : script_(script) {}
+  std::vector<TokenId> encode(std::string_view, const EncodeOptions&) const override { return {}; }
+  std::vector<TokenId> encode_trusted(std::string_view, std::span<const ByteRange>) const override {
+    return {};
+  }
+  std::string decode(std::span<const TokenId> ids, bool skip_special) const override {
+    std::string text;
+    for (const TokenId id : ids) {
+      if (!(skip_special && is_special(id))) text += token_bytes(id);
+    }
+    return text;
+  }
+  std::string token_bytes(TokenId id) const override {
+    return has_token(id) ? script_.words[static_cast<std::size_t>(id)] : std::string();
+  }
+  TokenId n_tokens() const override { return static_cast<TokenId>(script_.words.size()); }
+  bool has_token(TokenId id) const override { return id >= 0 && id < n_tokens(); }
+  bool is_special(TokenId id) const override { return std::ranges::count(script_.special, id) > 0; }
+  bool is_added(TokenId id) const override {
+    return is_special(id) || token_bytes(id).starts_with('<');
+  }
+  std::optional<TokenId> find(std::string_view content) const override {
+    const auto found = std::ranges::find(script_.words, content);
+    if (found == script_.words.end()) return {};
+    return static_cast<TokenId>(found - script_.words.begin());
+  }
+  std::vector<std::string> added_contents() const override { return {}; }
+  std::optional<TokenId> bos() const override { return {}; }
+  std::optional<TokenId> eos() const override { return {}; }
+  bool adds_bos() const override { return false; }
+
+ private:
+  const test::Script& script_;
+};
+
+// Only log_prob() is asked for.
+class LogProbDevice final : public Device {
+ public:
+  std::string name() const override { return "script"; }
+  int n_threads() const override { return 1; }
+  Compute default_compute(DType) const override { return Compute::f32; }
+  std::unique_ptr<Matrix> pack(const MatrixSource&, const PackOptions&) override { return {}; }
+  std::unique_ptr<Matrix> borrow(const MatrixSource&) override { return {}; }
+  Index cache_page_bytes(const CacheSpec&) const override { return 0; }
+  void embed(const EmbedArgs&) override {}
+  void linear(std::span<const LinearArgs>) override {}
+  void rms_norm(const RmsNormArgs&) override {}
+  void rope(const RopeArgs&) override {}
+  void cache_append(const CacheAppendArgs&) override {}
+  void cache_read(const CacheReadArgs&) override {}
+  void attention(const AttentionArgs&) override {}
+  void silu_mul(const SiluMulArgs&) override {}
+  void route(const RouteArgs&) override {}
+  void gather_rows(const GatherRowsArgs&) override {}
+  void combine(const CombineArgs&) override {}
+  void parallel(Index, const std::function<void(Index)>&) override {}
+  void log_prob(const LogProbArgs& a) override {
+    double sum = 0;
+    for (Index i = 0; i < a.n; ++i) sum += std::exp(static_cast<double>(a.logits[i]));
+    a.log_prob[0] = static_cast<float>(static_cast<double>(a.logits[a.ids[0]]) - std::log(sum));
+  }
+};
+
+}  // namespace
+
+struct Engine::Parts {
+  explicit Parts(test::Script s) : script(std::move(s)), tokenizer(script) {
+    defaults.eos = script.eos;
+  }
+  test::Script script;
+  WordTokenizer tokenizer;
+  LogProbDevice device;
+  GenerationDefaults defaults;
+};
+
+namespace {
+// Engine::open takes a path; the script to open lies here.
+test::Script next_script;
+test::Script* current_script = nullptr;
+}  // namespace
+
+Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Engine::~Engine() = default;
+std::unique_ptr<Engine> Engine::open(const std::filesystem::path&, const EngineOptions&) {
+  auto parts = std::make_unique<Parts>(std::move(next_script));
+  current_script = &parts->script;
+  return std::unique_ptr<Engine>(new Engine(std::move(parts)));
+}
+const Tokenizer* Engine::tokenizer() const {
+  return parts_->script.has_tokenizer ? &parts_->tokenizer : nullptr;
+}
+std::string Engine::tokenizer_problem() const { return "no tokenizer.json"; }
+Device& Engine::device() const { return parts_->device; }
+const GenerationDefaults& Engine::defaults() const { return parts_->defaults; }
+Index Engine::ctx() const { return parts_->script.ctx; }
+Index Engine::n_valid_ids() const { return static_cast<Index>(parts_->script.words.size()); }
+
+Session::Session(Engine& engine) : engine_(engine) {}
+Session::~Session() = default;
+
+Index Session::set_tokens(std::span<const TokenId> ids,
+                          const std::function<void(Index, Index)>& on_chunk) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    throw_if_interrupted();
+    if (on_chunk) on_chunk(static_cast<Index>(i + 1), static_cast<Index>(ids.size()));
+  }
+  tokens_.assign(ids.begin(), ids.end());
+  step({});
+  return static_cast<Index>(ids.size());
+}
+
+void Session::append(TokenId id) {
+  KOGIA_CHECK(static_cast<Index>(tokens_.size()) < engine_.ctx());
+  tokens_.push_back(id);
+  step({});
+  if (current_script->on_append) current_script->on_append(tokens_.size());
+}
+
+// The likeliest token gets logit 5, the others 0.
+void Session::step(std::span<const TokenId>) {
+  logits_.assign(current_script->words.size(), 0);
+  const auto found = current_script->likeliest.find(tokens_.size());
+  logits_[found == current_script->likeliest.end() ? 0 : static_cast<std::size_t>(found->second)] =
+      5;
+}
+
+namespace test {
+
+std::unique_ptr<Engine> scripted_engine(Script script) {
+  next_script = std::move(script);
+  return Engine::open({}, {});
+}
+
+}  // namespace test
+}  // namespace kogia
