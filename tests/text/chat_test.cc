@@ -100,7 +100,7 @@ void expect_content_is_text(const Fixture& f, const std::vector<ChatMessage>& me
   const RenderedChat chat = f.make()->render(messages, {});
   EXPECT_EQ(t.decode(chat.ids, false), chat.text) << what;
   std::vector<ChatMessage> harmless = messages;
-  for (ChatMessage& m : harmless) m.content = "x";
+  for (ChatMessage& m : harmless) m.content.assign(1, 'x');
   Ids wanted, found;
   for (const TokenId id : f.make()->render(harmless, {}).ids) {
     if (t.is_added(id)) wanted.push_back(id);
@@ -189,7 +189,8 @@ TEST(ChatTemplate, C03RendersThePublishedV3TemplateAndWarnsOfDroppedCalls) {
     for (int i = 0; i < k; ++i) {
       calls.push_back(
           {{"type", "function"},
-           {"function", {{"name", "f" + std::to_string(i)}, {"arguments", "{\"x\":0}"}}}});
+           {"function",
+            {{"name", std::string("f").append(std::to_string(i))}, {"arguments", "{\"x\":0}"}}}});
     }
     const Json extra = {{"content", content}, {"tool_calls", calls}};
     return ds->render(
