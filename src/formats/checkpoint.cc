@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "formats/gguf_reader.h"
+#include "formats/gguf_checkpoint.h"
 #include "formats/safetensors.h"
 
 namespace kogia {

@@ -17,8 +17,9 @@
 
 namespace kogia {
 
-/// A metadata value. Integers of every width become int64 (u64 above int64's range is refused), floats
-/// double. Arrays of strings, integers and floats only; arrays of arrays are refused by name.
+/// A metadata value. Integers of every width become int64 (u64 above int64's range is refused),
+/// floats double. Arrays of strings, integers and floats only; arrays of arrays are refused by
+/// name.
 using GgufValue = std::variant<std::int64_t, double, bool, std::string, std::vector<std::int64_t>,
                                std::vector<double>, std::vector<std::string>>;
 

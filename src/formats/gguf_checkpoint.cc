@@ -1,6 +1,8 @@
 // GGUF files as a checkpoint: one file, or the parts NAME-00001-of-0000N.gguf of a split set.
 
-#include <regex>
+#include "formats/gguf_checkpoint.h"
+
+#include <algorithm>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
@@ -12,6 +14,21 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr Index kMaxParts = 9999;
+
+/// A file of a split set is number `no` (from 0) of `count`; one that stands alone is of 0 or 1.
+struct SplitPlace {
+  Index no = 0, count = 0;
+};
+
+SplitPlace split_place(const GgufMetadata& m) {
+  const SplitPlace place = {.no = m.get_int("split.no").value_or(0),
+                            .count = m.get_int("split.count").value_or(0)};
+  if (place.count < 0 || place.count > kMaxParts) {
+    throw_error(ErrorCode::kInvalid, "{}: split.count is {}, expected at most {}", m.file,
+                place.count, kMaxParts);
+  }
+  return place;
+}
 
 class GgufCheckpoint : public Checkpoint, public GgufFile {
  public:
@@ -25,16 +42,18 @@ class GgufCheckpoint : public Checkpoint, public GgufFile {
   const GgufFile* gguf() const override { return this; }
   const GgufMetadata& metadata() const override { return metadata_; }
 
-  /// Adds a file; gives its metadata. The first one's becomes the checkpoint's.
-  GgufMetadata add_file(const fs::path& file) {
+  /// Adds a file; gives what it says of its place in a set. The first one's metadata become the
+  /// checkpoint's.
+  SplitPlace add_file(const fs::path& file) {
     files_.push_back(MappedFile::open(file));
     GgufContents contents = parse_gguf(files_.back().bytes(), file.string());
     for (TensorEntry& t : contents.tensors) {
       t.file = file.filename().string();
       table_.add(std::move(t));
     }
-    if (files_.size() == 1) metadata_ = contents.metadata;
-    return std::move(contents.metadata);
+    const SplitPlace place = split_place(contents.metadata);
+    if (files_.size() == 1) metadata_ = std::move(contents.metadata);
+    return place;
   }
 
  private:
@@ -44,33 +63,31 @@ class GgufCheckpoint : public Checkpoint, public GgufFile {
   TensorTable table_;
 };
 
-Index split_count(const GgufMetadata& m) {
-  const Index n = m.get_int("split.count").value_or(0);
-  if (n < 0 || n > kMaxParts) {
-    throw_error(ErrorCode::kInvalid, "{}: split.count is {}, expected at most {}", m.file, n,
-                kMaxParts);
-  }
-  return n;
+bool is_number(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
 }
 
-fs::path part_path(const fs::path& part, Index number, Index count) {
-  static const std::regex pattern("(.*)-[0-9]{5}-of-[0-9]{5}\\.gguf");
-  std::smatch match;
+/// NAME of NAME-00001-of-00002.gguf.
+std::string split_stem(const fs::path& part, Index count) {
+  constexpr std::string_view kPattern = "-00001-of-00002.gguf";
   const std::string file = part.filename().string();
-  if (file.size() > 1024 || !std::regex_match(file, match, pattern)) {
-    throw Error(
-        ErrorCode::kInvalid,
-        fmt::format("{}: one of {} parts, but its name does not say which", part.string(), count),
-        "parts are named NAME-00001-of-00002.gguf");
+  if (file.size() >= kPattern.size()) {
+    const std::string_view end = std::string_view(file).substr(file.size() - kPattern.size());
+    if (end[0] == '-' && is_number(end.substr(1, 5)) && end.substr(6, 4) == "-of-" &&
+        is_number(end.substr(10, 5)) && end.substr(15) == ".gguf") {
+      return file.substr(0, file.size() - kPattern.size());
+    }
   }
-  return part.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", match[1].str(), number, count);
+  throw Error(
+      ErrorCode::kInvalid,
+      fmt::format("{}: one of {} parts, but its name does not say which", part.string(), count),
+      "parts are named NAME-00001-of-00002.gguf");
 }
 
-void check_part(const GgufMetadata& m, Index number, Index count) {
-  const Index found_count = split_count(m), found_number = m.require_int("split.no");
-  if (found_count != count || found_number != number) {
-    throw_error(ErrorCode::kInvalid, "{}: says it is split.no {} of {}, expected {} of {}", m.file,
-                found_number, found_count, number, count);
+void check_place(const fs::path& part, const SplitPlace& found, const SplitPlace& expected) {
+  if (found.count != expected.count || found.no != expected.no) {
+    throw_error(ErrorCode::kInvalid, "{}: says it is split.no {} of {}, expected {} of {}",
+                part.string(), found.no, found.count, expected.no, expected.count);
   }
 }
 
@@ -78,18 +95,21 @@ void check_part(const GgufMetadata& m, Index number, Index count) {
 
 std::unique_ptr<Checkpoint> open_gguf(const fs::path& path) {
   auto checkpoint = std::make_unique<GgufCheckpoint>(path);
-  const Index count = split_count(checkpoint->add_file(path));
+  const Index count = checkpoint->add_file(path).count;
   if (count <= 1) return checkpoint;
 
   checkpoint = std::make_unique<GgufCheckpoint>(path);  // anew, from the first part on
+  const std::string stem = split_stem(path, count);
   for (Index i = 0; i < count; ++i) {
-    const fs::path part = part_path(path, i + 1, count);
-    if (!fs::exists(part)) {
+    const fs::path part =
+        path.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", stem, i + 1, count);
+    std::error_code error;
+    if (!fs::exists(part, error)) {
       throw Error(ErrorCode::kNotFound,
                   fmt::format("{}: part {} of {} is missing", part.string(), i + 1, count),
                   "fetch all parts into one folder");
     }
-    check_part(checkpoint->add_file(part), i, count);
+    check_place(part, checkpoint->add_file(part), {.no = i, .count = count});
   }
   const auto expected = checkpoint->metadata().get_int("split.tensors.count");
   const auto found = static_cast<Index>(checkpoint->tensors().size());

@@ -36,26 +36,22 @@ std::optional<T> copy(const T* value) {
   return value == nullptr ? std::nullopt : std::optional<T>(*value);
 }
 
+template <class T>
+bool is_empty_vector(const GgufValue& value) {
+  const auto* items = std::get_if<std::vector<T>>(&value);
+  return items != nullptr && items->empty();
+}
+bool is_empty_array(const GgufValue& value) {
+  return is_empty_vector<std::int64_t>(value) || is_empty_vector<double>(value) ||
+         is_empty_vector<std::string>(value);
+}
+
 /// An array without items has no type worth checking.
 template <class T>
 const std::vector<T>* get_array(const GgufMetadata& m, std::string_view key) {
   static const std::vector<T> empty;
   const GgufValue* value = find(m, key);
-  const bool is_empty = value != nullptr && std::visit(
-                                                [](const auto& v) {
-                                                  if constexpr (requires {
-                                                                  v.front();
-                                                                  v.capacity();
-                                                                  v.c_str();
-                                                                })
-                                                    return false;  // a string
-                                                  else if constexpr (requires { v.front(); })
-                                                    return v.empty();
-                                                  else
-                                                    return false;
-                                                },
-                                                *value);
-  return is_empty ? &empty : get<std::vector<T>>(m, key);
+  return value != nullptr && is_empty_array(*value) ? &empty : get<std::vector<T>>(m, key);
 }
 
 [[noreturn]] void missing(const GgufMetadata& m, std::string_view key) {

@@ -40,7 +40,10 @@ enum ValueType : std::uint32_t {
 /// A place in the file. Each read first asks whether the bytes are there.
 class Cursor {
  public:
-  Cursor(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
+  Cursor(std::span<const std::byte> bytes, const std::string& file)
+      : bytes_(bytes.first(std::min(bytes.size(), kMaxGgufHeader))),
+        file_bytes_(bytes.size()),
+        file_(file) {}
 
   /// What is being read, for messages.
   std::string what = "header";
@@ -80,13 +83,18 @@ class Cursor {
     return p;
   }
   [[noreturn]] void cut_off(const std::string& needed) const {
+    if (file_bytes_ > bytes_.size()) {
+      fail(fmt::format("{} at byte {}: keys and tensor descriptions may take {} bytes", needed, at_,
+                       kMaxGgufHeader));
+    }
     throw Error(ErrorCode::kInvalid,
                 fmt::format("{}: {}: {} at byte {}, but only {} bytes are left", file_, what,
                             needed, at_, left()),
                 std::string(kFetchAgain));
   }
 
-  std::span<const std::byte> bytes_;
+  std::span<const std::byte> bytes_;  // where keys and descriptions may lie
+  std::size_t file_bytes_;
   std::string file_;
   std::size_t at_ = 0;
 };
@@ -101,7 +109,9 @@ void read_magic(Cursor& in) {
     throw_error(ErrorCode::kUnsupported,
                 "{}: a big-endian GGUF file; Kogia reads little-endian ones", in.file());
   }
-  throw_error(ErrorCode::kUnsupported, "{}: GGUF version {}, expected 2 or 3", in.file(), version);
+  throw Error(ErrorCode::kUnsupported,
+              fmt::format("{}: GGUF version {}, expected 2 or 3", in.file(), version),
+              "convert the model again with a current converter");
 }
 
 template <std::integral T>
@@ -239,7 +249,9 @@ struct Described {
 
 std::vector<Index> read_shape(Cursor& in) {
   const auto rank = in.number<std::uint32_t>();
-  if (rank > kMaxRank) in.fail(fmt::format("{} dimensions, expected at most {}", rank, kMaxRank));
+  if (rank < 1 || rank > kMaxRank) {
+    in.fail(fmt::format("{} dimensions, expected 1 to {}", rank, kMaxRank));
+  }
   std::vector<Index> shape;
   for (std::uint32_t i = 0; i < rank; ++i) shape.push_back(read_integer<std::uint64_t>(in));
   std::ranges::reverse(shape);  // ne has the fastest first
@@ -263,7 +275,7 @@ Described read_tensor(Cursor& in, Index alignment) {
   view.shape = read_shape(in);
   view.dtype = read_tensor_type(in);
   t.offset = read_integer<std::uint64_t>(in);
-  const Index row = view.shape.empty() ? 1 : view.shape.back();
+  const Index row = view.shape.back();
   const Index block = info(view.dtype).block_values;
   if (row % block != 0) {
     in.fail(fmt::format("rows of {} values, which blocks of {} {} do not fill", row, block,
@@ -288,14 +300,19 @@ void place_tensors(const Cursor& in, std::span<const std::byte> bytes, Index ali
   std::vector<const Described*> order;
   for (Described& t : tensors) {
     const TensorView& view = t.entry.view;
-    if (begin > size || t.offset > size - begin || view.n_bytes > size - begin - t.offset) {
-      throw Error(
-          ErrorCode::kInvalid,
-          fmt::format("{}: cut off: tensor {} needs {} bytes from byte {} + {} on, the file has {}",
-                      in.file(), t.entry.name, view.n_bytes, begin, t.offset, size),
-          std::string(kFetchAgain));
+    Index first = 0, end = 0;
+    if (__builtin_add_overflow(begin, t.offset, &first) ||
+        __builtin_add_overflow(first, view.n_bytes, &end)) {
+      throw_error(ErrorCode::kInvalid, "{}: tensor {}: ends beyond 2^63 bytes", in.file(),
+                  t.entry.name);
     }
-    t.entry.view.data = bytes.data() + begin + t.offset;
+    if (end > size) {
+      throw Error(ErrorCode::kInvalid,
+                  fmt::format("{}: cut off: tensor {} needs bytes {}..{}, the file has {}",
+                              in.file(), t.entry.name, first, end, size),
+                  std::string(kFetchAgain));
+    }
+    t.entry.view.data = bytes.data() + first;
     if (view.n_bytes > 0) order.push_back(&t);
   }
   std::ranges::sort(order, {}, &Described::offset);

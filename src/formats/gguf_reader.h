@@ -6,8 +6,8 @@
 //   items tensors  name, rank u32, ne u64 x rank (fastest first), type u32, offset u64 from the
 //   data's begin data     begins at the next multiple of general.alignment (32)
 
-#include <filesystem>
-#include <memory>
+#include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,19 +17,20 @@
 
 namespace kogia {
 
+/// Far above any real vocabulary (a few MiB), far below what would exhaust a machine.
+inline constexpr std::size_t kMaxGgufHeader = std::size_t{256} << 20;
+
 struct GgufContents {
   GgufMetadata metadata;
   std::vector<TensorEntry> tensors;
 };
 
 /// Reads and checks one file that lies in memory; views point into `bytes`.
-/// Memory: at most about eight times what the metadata takes in the file.
+/// Memory: at most about eight times what keys and tensor descriptions take in the file, and they
+/// may take kMaxGgufHeader.
 GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& file);
 
 /// The number GGUF gives to a tensor type; nullopt for types GGUF does not have.
 std::optional<std::uint32_t> gguf_type_number(DType dtype);
-
-/// A file, or all files of a split set if it is one of them.
-std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path);
 
 }  // namespace kogia

@@ -27,11 +27,14 @@ struct Unread {
   std::string_view name;
 };
 constexpr std::array kUnread = {
-    Unread{4, "Q4_2"},     Unread{5, "Q4_3"},      Unread{9, "Q8_1"},      Unread{15, "Q8_K"},
-    Unread{16, "IQ2_XXS"}, Unread{17, "IQ2_XS"},   Unread{18, "IQ3_XXS"},  Unread{19, "IQ1_S"},
-    Unread{20, "IQ4_NL"},  Unread{21, "IQ3_S"},    Unread{22, "IQ2_S"},    Unread{23, "IQ4_XS"},
-    Unread{29, "IQ1_M"},   Unread{31, "Q4_0_4_4"}, Unread{32, "Q4_0_4_8"}, Unread{33, "Q4_0_8_8"},
-    Unread{34, "TQ1_0"},   Unread{35, "TQ2_0"},    Unread{39, "MXFP4"}};
+    Unread{4, "Q4_2"},        Unread{5, "Q4_3"},        Unread{9, "Q8_1"},
+    Unread{15, "Q8_K"},       Unread{16, "IQ2_XXS"},    Unread{17, "IQ2_XS"},
+    Unread{18, "IQ3_XXS"},    Unread{19, "IQ1_S"},      Unread{20, "IQ4_NL"},
+    Unread{21, "IQ3_S"},      Unread{22, "IQ2_S"},      Unread{23, "IQ4_XS"},
+    Unread{29, "IQ1_M"},      Unread{31, "Q4_0_4_4"},   Unread{32, "Q4_0_4_8"},
+    Unread{33, "Q4_0_8_8"},   Unread{34, "TQ1_0"},      Unread{35, "TQ2_0"},
+    Unread{36, "IQ4_NL_4_4"}, Unread{37, "IQ4_NL_4_8"}, Unread{38, "IQ4_NL_8_8"},
+    Unread{39, "MXFP4"},      Unread{40, "NVFP4"},      Unread{41, "Q1_0"}};
 
 }  // namespace
 

@@ -30,9 +30,10 @@ constexpr std::uint32_t kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kA
 GgufWriter::GgufWriter(std::filesystem::path file) : file_(std::move(file)) {}
 
 void GgufWriter::key(std::string_view name, std::uint32_t type) {
+  KOGIA_CHECK(!begun_ && name != "general.alignment");
+  KOGIA_CHECK(names_.emplace(name).second);
   put_text(keys_, name);
   put(keys_, type);
-  ++n_keys_;
 }
 void GgufWriter::set(std::string_view name, std::uint32_t value) {
   key(name, kU32);
@@ -56,21 +57,31 @@ void GgufWriter::set(std::string_view name, std::span<const std::string> values)
   put(keys_, static_cast<std::uint64_t>(values.size()));
   for (const std::string& value : values) put_text(keys_, value);
 }
-void GgufWriter::set(std::string_view name, std::span<const std::int32_t> values) {
+template <class T>
+void GgufWriter::numbers(std::string_view name, std::uint32_t type, std::span<const T> values) {
   key(name, kArray);
-  put(keys_, kI32);
+  put(keys_, type);
   put(keys_, static_cast<std::uint64_t>(values.size()));
-  for (const std::int32_t value : values) put(keys_, value);
+  for (const T value : values) put(keys_, value);
+}
+void GgufWriter::set(std::string_view name, std::span<const std::int32_t> values) {
+  numbers(name, kI32, values);
+}
+void GgufWriter::set(std::string_view name, std::span<const float> values) {
+  numbers(name, kF32, values);
 }
 
 void GgufWriter::begin() {
+  KOGIA_CHECK(!begun_);
+  begun_ = true;
   std::string head = "GGUF";
   put(head, std::uint32_t{3});
   put(head, static_cast<std::uint64_t>(tensors_.size()));
-  put(head, n_keys_);
+  put(head, static_cast<std::uint64_t>(names_.size()));
   head += keys_;
   Index offset = 0;
   for (const Declared& t : tensors_) {
+    KOGIA_CHECK(!t.shape.empty() && t.shape.size() <= 4);
     put_text(head, t.name);
     put(head, static_cast<std::uint32_t>(t.shape.size()));
     for (auto d = t.shape.rbegin(); d != t.shape.rend(); ++d)

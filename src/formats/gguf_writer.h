@@ -2,6 +2,8 @@
 // Writes GGUF v3 (layout: gguf_reader.h).
 
 #include <cstdint>
+#include <functional>
+#include <set>
 
 #include "base/atomic_file.h"
 #include "formats/tensor_writer.h"
@@ -12,7 +14,7 @@ class GgufWriter : public TensorWriter {
  public:
   explicit GgufWriter(std::filesystem::path file);
 
-  // Keys, before begin(). Each key once.
+  // Keys, before begin(). Each key once; general.alignment is the writer's own affair.
   void set(std::string_view key, std::uint32_t value);
   void set(std::string_view key, float value);
   void set(std::string_view key, bool value);
@@ -20,6 +22,7 @@ class GgufWriter : public TensorWriter {
   void set(std::string_view key, const char* value) { set(key, std::string_view(value)); }
   void set(std::string_view key, std::span<const std::string> values);
   void set(std::string_view key, std::span<const std::int32_t> values);
+  void set(std::string_view key, std::span<const float> values);
 
   void begin() override;
   void commit() override;
@@ -31,10 +34,13 @@ class GgufWriter : public TensorWriter {
 
  private:
   void key(std::string_view name, std::uint32_t type);
+  template <class T>
+  void numbers(std::string_view name, std::uint32_t type, std::span<const T> values);
 
   AtomicFile file_;
   std::string keys_;  // as they will lie in the file
-  std::uint64_t n_keys_ = 0;
+  std::set<std::string, std::less<>> names_;
+  bool begun_ = false;
 };
 
 }  // namespace kogia
