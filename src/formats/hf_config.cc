@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "formats/json_events.h"
 
 namespace kogia {
 
@@ -23,15 +24,19 @@ Json parse_bounded(std::string_view text, const std::string& file) {
     throw_error(ErrorCode::kInvalid, "{}: {} bytes, more than the {} that a configuration may have",
                 file, text.size(), HfConfig::kMaxBytes);
   }
+  refuse_zero_bytes(text, file);
+  using Event = Json::parse_event_t;
   try {
-    return Json::parse(text, [&](int depth, Json::parse_event_t, Json&) {
-      if (depth > HfConfig::kMaxDepth) {
+    return Json::parse(text, [&](int depth, Event event, Json&) {
+      // `depth` counts what is open around the event.
+      const bool opens = event == Event::object_start || event == Event::array_start;
+      if (opens && depth >= HfConfig::kMaxDepth) {
         throw_error(ErrorCode::kInvalid, "{}: nested deeper than {}", file, HfConfig::kMaxDepth);
       }
       return true;
     });
   } catch (const Json::exception& e) {
-    throw_error(ErrorCode::kInvalid, "{}: not JSON: {}", file, e.what());
+    throw_error(ErrorCode::kInvalid, "{}: not JSON: {}", file, clip_message(e.what()));
   }
 }
 
@@ -48,7 +53,7 @@ std::string describe(const Json& value) {
 }
 
 Index to_int(const Json& value, const std::string& field) {
-  constexpr std::string_view kExpected = "a whole number of 64 bits";
+  constexpr std::string_view kExpected = "an integer of 64 bits";
   if (value.is_number_unsigned()) {
     const auto u = value.get<std::uint64_t>();
     if (u > static_cast<std::uint64_t>(INT64_MAX)) refuse(field, value, kExpected);
@@ -59,7 +64,7 @@ Index to_int(const Json& value, const std::string& field) {
     const double d = value.get<double>();
     if (std::abs(d) < 0x1p53 && d == std::floor(d)) return static_cast<Index>(d);
   }
-  refuse(field, value, kExpected);
+  refuse(field, value, value.is_number() ? kExpected : "an integer");
 }
 
 }  // namespace

@@ -11,13 +11,31 @@
 
 namespace kogia {
 
+/// What a JSON library says about bad text, short enough for a message: it quotes what it read
+/// last, which may be the whole file.
+inline std::string clip_message(std::string text) {
+  constexpr std::size_t kMaxMessage = 200;
+  if (text.size() > kMaxMessage) text = text.substr(0, kMaxMessage) + "...";
+  return text;
+}
+
+/// The library takes a zero byte for the end of the text, so that anything could hide behind it.
+inline void refuse_zero_bytes(std::string_view text, std::string_view file) {
+  const std::size_t at = text.find('\0');
+  if (at == std::string_view::npos) return;
+  throw_error(ErrorCode::kInvalid, "{}: not JSON: a zero byte at position {}", file, at);
+}
+
 /// Base of the readers. Each event a reader does not expect is refused with the place it came from.
 class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit JsonEvents(std::string file) : file_(std::move(file)) {}
 
   /// Runs over the text; throws Error(kInvalid) on what is not JSON.
-  void read(std::string_view text) { nlohmann::json::sax_parse(text, this); }
+  void read(std::string_view text) {
+    refuse_zero_bytes(text, file_);
+    nlohmann::json::sax_parse(text, this);
+  }
 
   bool null() override { return refuse("null"); }
   bool boolean(bool) override { return refuse("a boolean"); }
@@ -33,7 +51,7 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return true; }
   bool end_array() override { return true; }
   bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) override {
-    throw_error(ErrorCode::kInvalid, "{}: not JSON: {}", file_, e.what());
+    throw_error(ErrorCode::kInvalid, "{}: not JSON: {}", file_, clip_message(e.what()));
   }
 
  protected:

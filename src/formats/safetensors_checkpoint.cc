@@ -23,7 +23,10 @@ class IndexEvents : public JsonEvents {
   std::map<std::string, std::string> weight_map;
 
   bool start_object(std::size_t) override { return enter(); }
-  bool start_array(std::size_t) override { return enter(); }
+  bool start_array(std::size_t) override {
+    if (depth_ <= 1 && (depth_ == 0 || top_ == "weight_map")) refuse("a list");
+    return enter();
+  }
   bool end_object() override { return leave(); }
   bool end_array() override { return leave(); }
   bool key(string_t& key) override {
@@ -66,10 +69,9 @@ class IndexEvents : public JsonEvents {
   void check_file_name(const std::string& name) const {
     const bool plain = name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
     if (plain && name != ".." && name.ends_with(".safetensors")) return;
-    throw_error(
-        ErrorCode::kInvalid,
-        "{}: weight_map says that {} is in '{}', expected a plain file name ending in .safetensors",
-        file_, name_, name);
+    throw_error(ErrorCode::kInvalid,
+                "{}: {}: expected a plain file name ending in .safetensors, found '{}'", file_,
+                place(), name);
   }
   std::string place() const override {
     if (depth_ == 0) return "index";
@@ -94,16 +96,16 @@ std::optional<std::string> read_text(const fs::path& file) {
 
 class SafetensorsCheckpoint : public Checkpoint {
  public:
-  SafetensorsCheckpoint(fs::path folder, fs::path path)
-      : folder_(std::move(folder)), path_(std::move(path)) {}
+  /// `config` is the config.json, whatever its name.
+  SafetensorsCheckpoint(fs::path folder, fs::path path, fs::path config)
+      : folder_(std::move(folder)), path_(std::move(path)), config_(std::move(config)) {}
 
   CheckpointKind kind() const override { return CheckpointKind::kSafetensors; }
   std::string path() const override { return path_.string(); }
   const std::vector<TensorEntry>& tensors() const override { return table_.all(); }
   const TensorEntry* find(std::string_view name) const override { return table_.find(name); }
   std::optional<std::string> text_file(std::string_view name) const override {
-    if (name == "config.json" && path_.extension() == ".json") return read_text(path_);
-    return read_text(folder_ / name);
+    return read_text(name == "config.json" ? config_ : folder_ / name);
   }
   const GgufFile* gguf() const override { return nullptr; }
 
@@ -117,15 +119,16 @@ class SafetensorsCheckpoint : public Checkpoint {
   void add_indexed(const std::map<std::string, std::string>& weight_map);
 
  private:
-  fs::path folder_, path_;
+  fs::path folder_, path_, config_;
   std::vector<MappedFile> files_;
   TensorTable table_;
 };
 
 void SafetensorsCheckpoint::add_indexed(const std::map<std::string, std::string>& weight_map) {
   std::set<std::string> names;
+  std::error_code ignored;  // a name too long for a file is that of a missing one
   for (const auto& [tensor, file] : weight_map) {
-    if (names.insert(file).second && !fs::exists(folder_ / file)) {
+    if (names.insert(file).second && !fs::exists(folder_ / file, ignored)) {
       throw Error(ErrorCode::kNotFound,
                   fmt::format("{}: {} is missing; {} says that it holds {}", path(), file,
                               kIndexName, tensor),
@@ -148,11 +151,14 @@ void SafetensorsCheckpoint::add_indexed(const std::map<std::string, std::string>
   }
 }
 
+/// The files of a folder without an index. model.safetensors is the whole model where it is there:
+/// what lies beside it (consolidated.safetensors, an adapter) holds the same weights or others.
 std::vector<std::string> safetensors_in(const fs::path& folder) {
+  if (fs::exists(folder / "model.safetensors")) return {"model.safetensors"};
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".safetensors")
-      names.push_back(entry.path().filename().string());
+    std::string name = entry.path().filename().string();
+    if (name.ends_with(".safetensors") && !name.starts_with('.')) names.push_back(std::move(name));
   }
   std::ranges::sort(names);
   return names;
@@ -171,11 +177,12 @@ std::map<std::string, std::string> parse_safetensors_index(std::string_view text
 
 std::unique_ptr<Checkpoint> open_safetensors(const fs::path& path) {
   if (!fs::is_directory(path)) {
-    auto one = std::make_unique<SafetensorsCheckpoint>(path.parent_path(), path);
+    const fs::path folder = path.parent_path();
+    auto one = std::make_unique<SafetensorsCheckpoint>(folder, path, folder / "config.json");
     one->add_file(path.filename().string());
     return one;
   }
-  auto checkpoint = std::make_unique<SafetensorsCheckpoint>(path, path);
+  auto checkpoint = std::make_unique<SafetensorsCheckpoint>(path, path, path / "config.json");
   if (const auto index = read_text(path / kIndexName)) {
     checkpoint->add_indexed(parse_safetensors_index(*index, (path / kIndexName).string()));
     return checkpoint;
@@ -186,7 +193,9 @@ std::unique_ptr<Checkpoint> open_safetensors(const fs::path& path) {
 
 std::unique_ptr<Checkpoint> open_config_only_safetensors(const fs::path& path) {
   const fs::path folder = fs::is_directory(path) ? path : path.parent_path();
-  return std::make_unique<SafetensorsCheckpoint>(folder, path);
+  const fs::path config =
+      path.extension() == ".json" && folder != path ? path : folder / "config.json";
+  return std::make_unique<SafetensorsCheckpoint>(folder, path, config);
 }
 
 }  // namespace kogia
