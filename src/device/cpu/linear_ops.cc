@@ -1,8 +1,237 @@
+// Products over threads: x is rounded once, then tiles of rows × panels of all products are handed
+// out together.
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <vector>
+
+#include "base/error.h"
 #include "device/cpu/linear.h"
+#include "device/cpu/packed_matrix.h"
 #include "device/reference/matrix.h"
+#include "tensor/convert.h"
 
 namespace kogia {
 namespace {
+
+#ifdef KOGIA_X86_KERNELS
+
+// Multiplications of a task at least, where there are as many: some microseconds.
+constexpr Index kTaskProducts = Index{1} << 16;
+// Calls with fewer run on the calling thread: waking another costs more.
+constexpr Index kInlineProducts = Index{1} << 16;
+// Numbers of x from which rounding it is worth a dispatch of its own.
+constexpr Index kInlineRounding = Index{1} << 15;
+
+/// x of one or several products, rounded.
+struct RoundedX {
+  const float* x = nullptr;  // of the caller: two products with the same share this
+  Index x_stride = 0, rows = 0, cols = 0, group = 0, n_padded = 0;
+  Rounding rounding = Rounding::none;
+  bool as_bf16 = false, with_sums = false;
+  Index begin = 0, sums_begin = 0;  // in the scratch, 4-byte units
+  Index stride = 0, sums_stride = 0;
+
+  bool serves(const RoundedX& o) const {
+    return x == o.x && x_stride == o.x_stride && rows == o.rows && cols == o.cols &&
+           rounding == o.rounding && as_bf16 == o.as_bf16 &&
+           (!o.with_sums || (with_sums && group == o.group));
+  }
+  bool as_it_is() const { return rounding == Rounding::none && !as_bf16 && n_padded == cols; }
+};
+
+struct Job {
+  const LinearArgs* args;
+  const PackedView* w;
+  Index x;  // which RoundedX
+  Index first_task, panel_tasks, panels_per_task;
+};
+
+/// Kept from call to call, so that a decoded token allocates nothing.
+struct Scratch {
+  std::vector<RoundedX> xs;
+  std::vector<Job> jobs;
+  float* numbers = nullptr;
+  Index capacity = 0;
+
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { ::operator delete[](numbers, std::align_val_t{64}); }
+
+  void reserve(Index n) {
+    if (n <= capacity) return;
+    ::operator delete[](numbers, std::align_val_t{64});
+    numbers = nullptr, capacity = 0;
+    const auto bytes = static_cast<std::size_t>(n) * sizeof(float);
+    numbers = static_cast<float*>(::operator new[](bytes, std::align_val_t{64}));
+    capacity = n;
+  }
+};
+
+thread_local Scratch t_scratch;
+
+void check(const LinearArgs& a) {
+  KOGIA_CHECK(a.w != nullptr && a.rows >= 0);
+  KOGIA_CHECK(a.rows == 0 || (a.x_stride >= a.w->cols() && a.y_stride >= a.w->rows()));
+}
+
+/// Which rounded x this product reads; a new one where no product before has it.
+Index find_x(const LinearArgs& a, const PackedView& w, Scratch& s) {
+  const RoundedX want = {.x = a.x,
+                         .x_stride = a.x_stride,
+                         .rows = a.rows,
+                         .cols = w.cols,
+                         .group = w.group,
+                         .n_padded = round_up(w.cols, 32),
+                         .rounding = w.rounding,
+                         .as_bf16 = w.bf16_products,
+                         .with_sums = w.bf16_products && w.has_min};
+  // Products that share x stand together; the other experts need not be searched.
+  const Index n = static_cast<Index>(s.xs.size());
+  for (Index i = n - 1; i >= std::max<Index>(0, n - 4); --i) {
+    if (s.xs[static_cast<std::size_t>(i)].serves(want)) return i;
+  }
+  s.xs.push_back(want);
+  return n;
+}
+
+/// Gives each its place in the scratch; returns the numbers needed.
+Index place_xs(std::vector<RoundedX>& xs) {
+  Index n = 0;
+  for (RoundedX& x : xs) {
+    if (x.as_it_is()) continue;
+    x.begin = n;
+    x.stride = round_up(x.as_bf16 ? x.n_padded / 2 : x.n_padded, 16);
+    n += x.rows * x.stride;
+    if (!x.with_sums) continue;
+    x.sums_begin = n;
+    x.sums_stride = ceil_div(x.n_padded, x.group);
+    n += round_up(x.rows * x.sums_stride, 16);
+  }
+  return n;
+}
+
+// Per 128 columns: s = max(max|x|, 1e-4) / 448, e4m3(x / s) s.
+void round_row_e4m3(const ActivationRow& a) {
+  float* out = static_cast<float*>(a.out);
+  for (Index b = 0; b < a.n; b += 128) {
+    const Index end = std::min(a.n, b + 128);
+    float top = 0;
+    for (Index i = b; i < end; ++i) top = std::max(top, std::fabs(a.x[i]));
+    const float scale = std::max(top, 1e-4F) / 448;
+    for (Index i = b; i < end; ++i) out[i] = e4m3_to_f32(f32_to_e4m3(a.x[i] / scale)) * scale;
+  }
+  std::fill(out + a.n, out + a.n_padded, 0.0F);
+}
+
+void round_rows(const RoundedX& x, Index begin, Index end, const LinearKernels& kernels,
+                float* numbers) {
+  for (Index r = begin; r < end; ++r) {
+    const ActivationRow row = {
+        .x = x.x + r * x.x_stride,
+        .n = x.cols,
+        .n_padded = x.n_padded,
+        .group = x.group,
+        .rounding = x.rounding,
+        .as_bf16 = x.as_bf16,
+        .out = numbers + x.begin + r * x.stride,
+        .sums = x.with_sums ? numbers + x.sums_begin + r * x.sums_stride : nullptr};
+    row.rounding == Rounding::e4m3 ? round_row_e4m3(row) : kernels.round_row(row);
+  }
+}
+
+void round_all(const Scratch& s, const LinearKernels& kernels, ThreadPool& pool) {
+  float* numbers = s.numbers;
+  for (const RoundedX& x : s.xs) {
+    if (x.as_it_is()) continue;
+    if (x.rows * x.cols < kInlineRounding) {
+      round_rows(x, 0, x.rows, kernels, numbers);
+    } else {
+      pool.parallel_for(x.rows, 16, [&](Index begin, Index end, int) {
+        round_rows(x, begin, end, kernels, numbers);
+      });
+    }
+  }
+}
+
+/// Cuts a product into tasks; returns how many.
+Index cut(Job& job) {
+  const Index rows = std::min(job.args->rows, kTileRows);
+  const Index wide = rows >= 8 ? 3 : 4;  // panels that a kernel takes at once
+  const Index products = wide * kPanelRows * std::max<Index>(1, job.w->cols) * rows;
+  job.panels_per_task = wide * std::max<Index>(1, kTaskProducts / products);
+  job.panel_tasks = ceil_div(job.w->n_panels(), job.panels_per_task);
+  return job.panel_tasks * ceil_div(job.args->rows, kTileRows);
+}
+
+void run_task(const Scratch& s, const Job& job, Index task, const LinearKernels& kernels) {
+  const LinearArgs& a = *job.args;
+  const RoundedX& x = s.xs[static_cast<std::size_t>(job.x)];
+  const Index r = task / job.panel_tasks * kTileRows;
+  const Index panel = task % job.panel_tasks * job.panels_per_task;
+  const bool as_it_is = x.as_it_is();
+  const Index stride = as_it_is ? a.x_stride : x.stride;
+  kernels.tile({.w = job.w,
+                .panel_begin = panel,
+                .panel_end = std::min(job.w->n_panels(), panel + job.panels_per_task),
+                .x = (as_it_is ? a.x : s.numbers + x.begin) + r * stride,
+                .x_stride = stride,
+                .sums = x.with_sums ? s.numbers + x.sums_begin + r * x.sums_stride : nullptr,
+                .sums_stride = x.with_sums ? x.sums_stride : 0,
+                .rows = std::min(kTileRows, a.rows - r),
+                .y = a.y + r * a.y_stride,
+                .residual = a.residual == nullptr ? nullptr : a.residual + r * a.y_stride,
+                .bias = a.bias,
+                .y_stride = a.y_stride});
+}
+
+void linear(std::span<const LinearArgs> products, ThreadPool& pool, const LinearKernels& kernels) {
+  Scratch& s = t_scratch;
+  s.xs.clear(), s.jobs.clear();
+  Index n_tasks = 0, n_products = 0;
+  for (const LinearArgs& a : products) {
+    check(a);
+    if (a.rows == 0 || a.w->rows() == 0) continue;
+    const PackedView& w = static_cast<const PackedMatrix*>(a.w)->view();
+    Job job = {.args = &a,
+               .w = &w,
+               .x = find_x(a, w, s),
+               .first_task = n_tasks,
+               .panel_tasks = 0,
+               .panels_per_task = 0};
+    n_tasks += cut(job);
+    n_products += a.rows * w.rows * w.cols;
+    s.jobs.push_back(job);
+  }
+  s.reserve(place_xs(s.xs));
+  round_all(s, kernels, pool);
+
+  const auto run = [&s, &kernels](Index task, int) {
+    const auto after = std::upper_bound(s.jobs.begin(), s.jobs.end(), task,
+                                        [](Index t, const Job& job) { return t < job.first_task; });
+    const Job& job = *(after - 1);
+    run_task(s, job, task - job.first_task, kernels);
+  };
+  if (n_products < kInlineProducts) {
+    for (Index task = 0; task < n_tasks; ++task) run(task, 0);
+  } else {
+    pool.run(n_tasks, run);
+  }
+}
+
+void embed(const EmbedArgs& a, ThreadPool& pool) {
+  const PackedMatrix* packed = dynamic_cast<const PackedMatrix*>(a.table);
+  if (packed == nullptr) return reference::embed(a, pool);  // borrowed
+  pool.parallel_for(static_cast<Index>(a.ids.size()), 16, [&](Index begin, Index end, int) {
+    for (Index i = begin; i < end; ++i) {
+      const Index id = a.ids[static_cast<std::size_t>(i)];
+      KOGIA_CHECK(id >= 0 && id < packed->rows());
+      packed->decode_row(id, a.y + i * packed->cols());
+    }
+  });
+}
 
 // With bf16 dot products GGUF blocks are multiplied in bf16: whole numbers exact, no rounding of
 // the activations to 8 bits.
@@ -10,20 +239,37 @@ Compute default_with_bf16(DType weights) {
   return is_block(weights) ? Compute::bf16 : reference::default_compute(weights);
 }
 
-constexpr MatrixOps reference_ops(Compute (*default_compute)(DType)) {
+template <const LinearKernels& kKernels>
+constexpr MatrixOps packed_ops(Compute (*default_compute)(DType)) {
   return {.default_compute = default_compute,
-          .pack = reference::pack,
+          .pack = [](const MatrixSource& source,
+                     const PackOptions& options) -> std::unique_ptr<Matrix> {
+            reference::check_packable(source, options);
+            return std::make_unique<PackedMatrix>(source, options, kKernels.bf16_products);
+          },
           .borrow = reference::borrow,
-          .embed = reference::embed,
-          .linear = reference::linear};
+          .embed = embed,
+          .linear = [](std::span<const LinearArgs> products,
+                       ThreadPool& pool) { linear(products, pool, kKernels); }};
 }
+
+constexpr MatrixOps kAvx512 = packed_ops<avx512::kLinearKernels>(default_with_bf16);
+
+#endif
+
+constexpr MatrixOps kReference = {.default_compute = reference::default_compute,
+                                  .pack = reference::pack,
+                                  .borrow = reference::borrow,
+                                  .embed = reference::embed,
+                                  .linear = reference::linear};
 
 }  // namespace
 
-const MatrixOps& matrix_ops(Isa isa) {
-  static constexpr MatrixOps kPlain = reference_ops(reference::default_compute);
-  static constexpr MatrixOps kWithBf16 = reference_ops(default_with_bf16);
-  return isa == Isa::avx512 ? kWithBf16 : kPlain;
+const MatrixOps& matrix_ops([[maybe_unused]] Isa isa) {
+#ifdef KOGIA_X86_KERNELS
+  if (isa == Isa::avx512) return kAvx512;
+#endif
+  return kReference;
 }
 
 }  // namespace kogia

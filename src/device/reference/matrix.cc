@@ -144,12 +144,16 @@ void round_activations(Compute compute, DType weights, const float* x, double* r
   }
 }
 
-std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) {
+void check_packable(const MatrixSource& source, const PackOptions& options) {
   check_source(source);
   if (!supports(source.dtype, options.compute)) {
     throw_error(ErrorCode::kUnsupported, "weights stored as {} cannot be multiplied in {}",
                 name(source.dtype), name(options.compute));
   }
+}
+
+std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) {
+  check_packable(source, options);
   if (!options.transpose)
     return std::make_unique<SourceMatrix>(source, options.compute, /*copy=*/true);
 

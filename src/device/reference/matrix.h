@@ -19,6 +19,9 @@ Compute default_compute(DType weights);
 /// Whether weights of this format can be multiplied so.
 bool supports(DType weights, Compute compute);
 
+/// CHECKs a source's shape; throws Error(kUnsupported) where supports() is false.
+void check_packable(const MatrixSource& source, const PackOptions& options);
+
 std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options);
 std::unique_ptr<Matrix> borrow(const MatrixSource& source);
 void embed(const EmbedArgs& args, ThreadPool& pool);

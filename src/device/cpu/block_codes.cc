@@ -1,0 +1,154 @@
+#include "device/cpu/block_codes.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "tensor/convert.h"
+#include "tensor/gguf_blocks.h"
+
+namespace kogia {
+namespace {
+
+using Byte = std::uint8_t;
+
+float read_f16(const Byte* p) {
+  std::uint16_t h;
+  std::memcpy(&h, p, 2);
+  return f16_to_f32(h);
+}
+
+// The pairs of a block of 32: values i and i + 16.
+void take_nibbles(const Byte* pairs, int lowest, BlockCodes& to) {
+  for (int i = 0; i < 16; ++i) {
+    to.code[i] = static_cast<std::int8_t>((pairs[i] & 15) + lowest);
+    to.code[i + 16] = static_cast<std::int8_t>((pairs[i] >> 4) + lowest);
+  }
+}
+
+void take_five_bits(const Byte* high, const Byte* pairs, int lowest, BlockCodes& to) {
+  std::uint32_t bits;
+  std::memcpy(&bits, high, 4);
+  for (int i = 0; i < 32; ++i) {
+    const int low = i < 16 ? pairs[i] & 15 : pairs[i - 16] >> 4;
+    to.code[i] = static_cast<std::int8_t>((low | static_cast<int>(bits >> i & 1) << 4) + lowest);
+  }
+}
+
+void take_q2_k(const Byte* b, BlockCodes& to) {
+  const float d = read_f16(b + 80), dmin = read_f16(b + 82);
+  for (int j = 0; j < 16; ++j) {
+    to.scale[j] = d * static_cast<float>(b[j] & 15);
+    to.min[j] = -(dmin * static_cast<float>(b[j] >> 4));
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int group = i / 32;
+    to.code[i] = static_cast<std::int8_t>(b[16 + group / 4 * 32 + i % 32] >> (group % 4 * 2) & 3);
+  }
+}
+
+void take_q3_k(const Byte* b, BlockCodes& to) {
+  const Byte *high = b, *quads = b + 32, *packed = b + 96;
+  const float d = read_f16(b + 108);
+  for (int j = 0; j < 16; ++j) {
+    const int low4 = j < 8 ? packed[j] & 15 : packed[j - 8] >> 4;
+    const int scale = (low4 | (packed[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32;
+    to.scale[j] = d * static_cast<float>(scale);
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int group = i / 32;
+    const int low = quads[group / 4 * 32 + i % 32] >> (group % 4 * 2) & 3;
+    to.code[i] = static_cast<std::int8_t>(low - ((high[i % 32] >> group & 1) != 0 ? 0 : 4));
+  }
+}
+
+// q4_k, and with its high bits q5_k.
+void take_q45_k(const Byte* b, const Byte* high, const Byte* pairs, BlockCodes& to) {
+  const float d = read_f16(b), dmin = read_f16(b + 2);
+  const ScaleMin sm = unpack_scale_min(b + 4);
+  for (int j = 0; j < 8; ++j) {
+    to.scale[j] = d * static_cast<float>(sm.scale[j]);
+    to.min[j] = -(dmin * static_cast<float>(sm.min[j]));
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int group = i / 32;
+    const int low = pairs[group / 2 * 32 + i % 32] >> (group % 2 * 4) & 15;
+    const int top = high == nullptr ? 0 : (high[i % 32] >> group & 1) << 4;
+    to.code[i] = static_cast<std::int8_t>(low | top);
+  }
+}
+
+void take_q6_k(const Byte* b, BlockCodes& to) {
+  const Byte *low = b, *high = b + 128;
+  const float d = read_f16(b + 208);
+  for (int j = 0; j < 16; ++j) {
+    to.scale[j] = d * static_cast<float>(static_cast<std::int8_t>(b[192 + j]));
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int half = i / 128, group = i / 32 % 4, l = i % 32;
+    const int q = (low[half * 64 + group % 2 * 32 + l] >> (group / 2 * 4) & 15) |
+                  (high[half * 32 + l] >> (group * 2) & 3) << 4;
+    to.code[i] = static_cast<std::int8_t>(q - 32);
+  }
+}
+
+}  // namespace
+
+BlockShape block_shape(DType dtype) {
+  switch (dtype) {
+    case DType::q4_0:
+      return {.group = 32, .has_min = false, .f16 = true, .nibble = true, .lowest = -8};
+    case DType::q4_1:
+      return {.group = 32, .has_min = true, .f16 = true, .nibble = true, .lowest = 0};
+    case DType::q5_0:
+    case DType::q8_0:
+      return {.group = 32, .has_min = false, .f16 = true, .nibble = false, .lowest = 0};
+    case DType::q5_1:
+      return {.group = 32, .has_min = true, .f16 = true, .nibble = false, .lowest = 0};
+    case DType::q2_k:
+      return {.group = 16, .has_min = true, .f16 = false, .nibble = true, .lowest = 0};
+    case DType::q3_k:
+      return {.group = 16, .has_min = false, .f16 = false, .nibble = true, .lowest = -4};
+    case DType::q4_k:
+      return {.group = 32, .has_min = true, .f16 = false, .nibble = true, .lowest = 0};
+    case DType::q5_k:
+      return {.group = 32, .has_min = true, .f16 = false, .nibble = false, .lowest = 0};
+    case DType::q6_k:
+      return {.group = 16, .has_min = false, .f16 = false, .nibble = false, .lowest = 0};
+    default:
+      throw_error(ErrorCode::kUnsupported, "{} is not a block format", name(dtype));
+  }
+}
+
+void take_apart(DType dtype, const void* block, BlockCodes& to) {
+  const Byte* b = static_cast<const Byte*>(block);
+  to.scale[0] = read_f16(b);
+  switch (dtype) {
+    case DType::q4_0:
+      return take_nibbles(b + 2, -8, to);
+    case DType::q4_1:
+      to.min[0] = read_f16(b + 2);
+      return take_nibbles(b + 4, 0, to);
+    case DType::q5_0:
+      return take_five_bits(b + 2, b + 6, -16, to);
+    case DType::q5_1:
+      to.min[0] = read_f16(b + 2);
+      return take_five_bits(b + 4, b + 8, 0, to);
+    case DType::q8_0:
+      std::memcpy(to.code, b + 2, 32);
+      return;
+    case DType::q2_k:
+      return take_q2_k(b, to);
+    case DType::q3_k:
+      return take_q3_k(b, to);
+    case DType::q4_k:
+      return take_q45_k(b, nullptr, b + 16, to);
+    case DType::q5_k:
+      return take_q45_k(b, b + 16, b + 48, to);
+    case DType::q6_k:
+      return take_q6_k(b, to);
+    default:
+      throw_error(ErrorCode::kUnsupported, "{} is not a block format", name(dtype));
+  }
+}
+
+}  // namespace kogia
