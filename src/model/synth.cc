@@ -11,6 +11,7 @@
 #include "formats/gguf_writer.h"
 #include "formats/safetensors_writer.h"
 #include "model/synth_plan.h"
+#include "model/synth_q4k.h"
 #include "tensor/convert.h"
 
 namespace kogia {
@@ -109,7 +110,11 @@ void Generator::make_rows(const SynthTensor& t, Index first, Index n, std::byte*
     const bool fp8 = t.dtype == DType::f8_e4m3;
     float* row = x.data() + (fp8 ? r * cols : 0);
     if (!ones) fill_normal(Philox(options_.seed, key, first + r), t.deviation, row, cols);
-    if (!fp8) quantize_row(t.dtype, row, out + r * bytes_per_row, cols);
+    if (t.dtype == DType::q4_k) {
+      encode_q4_k_min_max(row, out + r * bytes_per_row, cols);
+    } else if (!fp8) {
+      quantize_row(t.dtype, row, out + r * bytes_per_row, cols);
+    }
   }
   if (t.dtype == DType::f8_e4m3) encode_fp8(x.data(), first, n, cols, out);
 }
@@ -167,8 +172,9 @@ std::vector<std::string> synth_names() {
 
 std::vector<std::string> synth_weights() { return {"BF16", "FP8", "Q8_0", "Q4_K"}; }
 
-void synthesize(const SynthOptions& options) {
-  const ModelConfig config = synth_config(options.name);
+void synthesize(const SynthOptions& options) { synthesize(options, synth_config(options.name)); }
+
+void synthesize(const SynthOptions& options, const ModelConfig& config) {
   if (options.output.extension() == ".gguf") {
     const DType matrix = gguf_matrix(options.weights);
     GgufWriter writer(options.output);

@@ -11,6 +11,10 @@
 namespace kogia {
 
 class GgufWriter;
+struct SynthOptions;
+
+/// synthesize() of any configuration; options.name is only written down.
+void synthesize(const SynthOptions& options, const ModelConfig& config);
 
 /// A tensor to be made up.
 struct SynthTensor {
