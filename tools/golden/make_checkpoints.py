@@ -48,6 +48,11 @@ def random_weights(config, case, seed):
         else:
             w = noise * (1.5 if "head" in name else 1.0) / np.sqrt(shape[1])
         weights[name] = w.astype(ml_dtypes.bfloat16).astype(np.float32)
+    for name in list(weights):  # the multi-token prediction layer has copies of the embedding and the head
+        if name.startswith("model.layers.") and name.endswith(".embed_tokens.weight"):
+            weights[name] = weights["model.embed_tokens.weight"]
+        if name.endswith("shared_head.head.weight"):
+            weights[name] = weights["lm_head.weight"]
     for low, high in case.get("ties", []):
         for name in list(weights):
             if ".mlp.gate." in name:
