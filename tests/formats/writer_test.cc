@@ -48,6 +48,7 @@ TEST(GgufWriter, WritesWhatTheReaderReads) {
   w.set("l", std::span<const std::string>());
   const std::vector<std::int32_t> types = {1, -2};
   w.set("t", types);
+  w.set("x", std::vector<float>{0.25F, -2});
   declare_three(w);
   w.begin();
   append_bytes(w);
@@ -61,6 +62,25 @@ TEST(GgufWriter, WritesWhatTheReaderReads) {
   EXPECT_EQ(m.get_string("s"), "text");
   EXPECT_TRUE(m.get_strings("l")->empty());
   EXPECT_THAT(*m.get_ints("t"), testing::ElementsAre(1, -2));
+  EXPECT_THAT(*m.get_floats("x"), testing::ElementsAre(0.25, -2));
+  for (const TensorEntry& t : c->tensors()) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(t.view.data) % 32, 0u) << t.name;
+  }
+}
+
+TEST(GgufWriterDeathTest, ChecksKeysAndTheOrderOfCalls) {
+  const test::TempDir folder;
+  GgufWriter w(folder / "m.gguf");
+  w.set("k", std::uint32_t{1});
+  EXPECT_DEATH(w.set("k", true), "writer");
+  EXPECT_DEATH(w.set("general.alignment", std::uint32_t{64}), "writer");
+  declare_three(w);
+  w.begin();
+  EXPECT_DEATH(w.set("late", true), "writer");
+  EXPECT_DEATH(w.begin(), "writer");
+  EXPECT_DEATH(w.commit(), "writer");  // nothing has been appended
+  append_bytes(w);
+  EXPECT_DEATH(w.append(std::vector<std::byte>(1)), "writer");
 }
 
 TEST(GgufWriter, LeavesNothingBehindWithoutCommit) {
