@@ -253,6 +253,7 @@ constexpr MatrixOps packed_ops(Compute (*default_compute)(DType)) {
                        ThreadPool& pool) { linear(products, pool, kKernels); }};
 }
 
+constexpr MatrixOps kAvx2 = packed_ops<avx2::kLinearKernels>(reference::default_compute);
 constexpr MatrixOps kAvx512 = packed_ops<avx512::kLinearKernels>(default_with_bf16);
 
 #endif
@@ -267,6 +268,7 @@ constexpr MatrixOps kReference = {.default_compute = reference::default_compute,
 
 const MatrixOps& matrix_ops([[maybe_unused]] Isa isa) {
 #ifdef KOGIA_X86_KERNELS
+  if (isa == Isa::avx2) return kAvx2;
   if (isa == Isa::avx512) return kAvx512;
 #endif
   return kReference;

@@ -38,8 +38,8 @@ class PackedMatrix final : public Matrix {
   };
   PackedView view_;
   std::unique_ptr<std::byte[], Free> bytes_;
-  std::uint16_t table_[128] = {};
-  int lowest_ = 0;  // value of nibble 0
+  std::uint16_t table_[130] = {};  // two more, since gathers read 32 bits
+  int lowest_ = 0;                 // value of nibble 0
 };
 
 }  // namespace kogia
