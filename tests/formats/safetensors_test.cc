@@ -139,10 +139,11 @@ TEST(Safetensors, F03AcceptsLegalOddities) {
       parse(safetensors(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}          )", 1));
   EXPECT_EQ(padded.size(), 1u);
 
-  const auto backwards =
-      parse(safetensors(R"({"z":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},)"
-                        R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-                        3));
+  const std::string file =  // the views point into it
+      safetensors(R"({"z":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},)"
+                  R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                  3);
+  const auto backwards = parse(file);
   EXPECT_EQ(backwards.at(0).name, "z");
   EXPECT_EQ(backwards.at(0).view.data[0], std::byte{1});
   EXPECT_EQ(backwards.at(1).view.data[0], std::byte{0});
@@ -155,8 +156,9 @@ TEST(Safetensors, F03RefusesMetadataThatIsNotText) {
     EXPECT_THAT(refusal_of(fmt::format(R"({{"__metadata__": {{"a": {}}}}})", value)),
                 HasSubstr("__metadata__"))
         << value;
+    if (std::string_view(value) == "{}") continue;  // legal: no metadata
     EXPECT_THAT(refusal_of(fmt::format(R"({{"__metadata__": {}}})", value)),
-                std::string_view(value) == "{}" ? HasSubstr("") : HasSubstr("__metadata__"))
+                HasSubstr("__metadata__"))
         << value;
   }
 }
