@@ -99,6 +99,12 @@ class Cursor {
   std::size_t at_ = 0;
 };
 
+/// A name may have 65,535 bytes; a message should not.
+std::string clip_name(const std::string& name) {
+  constexpr std::size_t kMaxShown = 200;
+  return name.size() <= kMaxShown ? name : name.substr(0, kMaxShown) + "...";
+}
+
 void read_magic(Cursor& in) {
   if (in.left() < 4 || in.number<std::uint32_t>() != 0x46554747) {
     throw_error(ErrorCode::kInvalid, "{}: not a GGUF file: it does not begin with GGUF", in.file());
@@ -227,7 +233,7 @@ void read_keys(Cursor& in, std::size_t n_keys, GgufMetadata& out) {
   for (std::size_t i = 0; i < n_keys; ++i) {
     in.what = fmt::format("key {} of {}", i + 1, n_keys);
     std::string key = in.text(kMaxName);
-    in.what = key;
+    in.what = clip_name(key);
     const auto type = in.number<std::uint32_t>();
     GgufValue value = read_value(in, type);
     if (key == "general.alignment") check_alignment(in, type, value);
@@ -270,7 +276,7 @@ DType read_tensor_type(Cursor& in) {
 Described read_tensor(Cursor& in, Index alignment) {
   Described t;
   t.entry.name = in.text(kMaxName);
-  in.what = "tensor " + t.entry.name;
+  in.what = "tensor " + clip_name(t.entry.name);
   TensorView& view = t.entry.view;
   view.shape = read_shape(in);
   view.dtype = read_tensor_type(in);
@@ -304,12 +310,12 @@ void place_tensors(const Cursor& in, std::span<const std::byte> bytes, Index ali
     if (__builtin_add_overflow(begin, t.offset, &first) ||
         __builtin_add_overflow(first, view.n_bytes, &end)) {
       throw_error(ErrorCode::kInvalid, "{}: tensor {}: ends beyond 2^63 bytes", in.file(),
-                  t.entry.name);
+                  clip_name(t.entry.name));
     }
     if (end > size) {
       throw Error(ErrorCode::kInvalid,
                   fmt::format("{}: cut off: tensor {} needs bytes {}..{}, the file has {}",
-                              in.file(), t.entry.name, first, end, size),
+                              in.file(), clip_name(t.entry.name), first, end, size),
                   std::string(kFetchAgain));
     }
     t.entry.view.data = bytes.data() + first;
@@ -319,8 +325,8 @@ void place_tensors(const Cursor& in, std::span<const std::byte> bytes, Index ali
   for (std::size_t i = 1; i < order.size(); ++i) {
     const Described& a = *order[i - 1];
     if (order[i]->offset < a.offset + a.entry.view.n_bytes) {
-      throw_error(ErrorCode::kInvalid, "{}: tensors {} and {} share bytes", in.file(), a.entry.name,
-                  order[i]->entry.name);
+      throw_error(ErrorCode::kInvalid, "{}: tensors {} and {} share bytes", in.file(),
+                  clip_name(a.entry.name), clip_name(order[i]->entry.name));
     }
   }
 }

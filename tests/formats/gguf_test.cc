@@ -312,6 +312,12 @@ TEST(Gguf, RefusesHeadersThatWouldExhaustMemory) {
   }
 }
 
+TEST(Gguf, KeepsMessagesShort) {
+  const std::string name(60'000, 'n');
+  EXPECT_LT(refusal(one_key(name, 13, "")).size(), 400u);
+  EXPECT_LT(refusal(GgufBytes().tensor(name, {4}, 0, 1 << 20)).size(), 400u);
+}
+
 GgufBytes one_tensor(const std::vector<std::uint64_t>& ne, std::uint32_t type,
                      std::uint64_t offset) {
   GgufBytes f;
