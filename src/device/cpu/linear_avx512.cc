@@ -195,6 +195,24 @@ void add_group(const Group& group, const LinearTile& t, const float* x, const fl
   }
 }
 
+/// What is read kAheadBytes later in each of the panels, or in those that come after them. The
+/// processor's own prefetching starts anew with each panel, and panels are short.
+template <int kPanels>
+KOGIA_INLINE inline void prefetch(const PackedView& w, Index panel, Index g) {
+  constexpr Index kAheadBytes = 2048;
+  const Index bytes = w.record_bytes / w.groups_per_record;
+  g += 1 + kAheadBytes / bytes;
+  if (g >= w.n_groups) {
+    g -= w.n_groups, panel += kPanels;
+    if (g >= w.n_groups || panel + kPanels > w.n_panels()) return;
+  }
+  for (int p = 0; p < kPanels; ++p) {
+    const std::byte* at =
+        w.groups_per_record == 1 ? w.record(panel + p, g) : w.group_codes(panel + p, g);
+    for (Index i = 0; i < bytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
+  }
+}
+
 template <int kPanels>
 void finish(const LinearTile& t, Index panel, const float* acc) {
   for (int p = 0; p < kPanels; ++p) {
@@ -225,6 +243,7 @@ void run_panels(const LinearTile& t, Index panel) {
                  .scaled = kBf16 && w.scale != ScaleType::none,
                  .has_min = kBf16 && w.has_min};
   for (Index g = 0; g < w.n_groups; ++g) {
+    if (t.rows < 8) prefetch<kPanels>(w, panel, g);
     for (int p = 0; p < kPanels; ++p) {
       const std::byte* record = w.record(panel + p, g);
       const std::byte* codes = w.group_codes(panel + p, g);

@@ -19,6 +19,8 @@ namespace {
 
 // Multiplications of a task at least, where there are as many: some microseconds.
 constexpr Index kTaskProducts = Index{1} << 16;
+// Tasks along the outputs of a matrix at most; more than there are threads, for balance.
+constexpr Index kStretches = 128;
 // Calls with fewer run on the calling thread: waking another costs more.
 constexpr Index kInlineProducts = Index{1} << 16;
 // Numbers of x from which rounding it is worth a dispatch of its own.
@@ -161,7 +163,9 @@ Index cut(Job& job) {
   const Index rows = std::min(job.args->rows, kTileRows);
   const Index wide = rows >= 8 ? 3 : 4;  // panels that a kernel takes at once
   const Index products = wide * kPanelRows * std::max<Index>(1, job.w->cols) * rows;
-  job.panels_per_task = wide * std::max<Index>(1, kTaskProducts / products);
+  // Large matrices in longer stretches: the next weights are prefetched by who will read them.
+  const Index stretch = ceil_div(job.w->n_panels(), wide * kStretches);
+  job.panels_per_task = wide * std::max(stretch, std::max<Index>(1, kTaskProducts / products));
   job.panel_tasks = ceil_div(job.w->n_panels(), job.panels_per_task);
   return job.panel_tasks * ceil_div(job.args->rows, kTileRows);
 }
