@@ -13,12 +13,13 @@
 namespace kogia {
 
 enum class ErrorCode {
-  kUsage,        // wrong flag or argument: exit code 2
-  kNotFound,     // a file, tensor or token that should be there is not
-  kInvalid,      // data that contradicts its own format
-  kUnsupported,  // valid, but nothing here can do it
-  kIo,           // the operating system said no
-  kInterrupted,  // Ctrl-C
+  kUsage,         // wrong flag or argument: exit code 2
+  kNotFound,      // a file, tensor or token that should be there is not
+  kInvalid,       // data that contradicts its own format
+  kUnsupported,   // valid, but nothing here can do it
+  kIo,            // the operating system said no
+  kBrokenOutput,  // nobody reads standard output any more
+  kInterrupted,   // Ctrl-C
 };
 
 /// A failure for reasons outside the program. `what()` names the place, what was found and what was

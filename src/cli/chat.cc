@@ -68,6 +68,9 @@ int chat_command(Arguments arguments) {
 
   const auto engine = open_engine(f.model, f.engine);
   require_tokenizer(*engine, "a chat needs text");
+  if (!engine->chat_problem().empty()) {
+    throw Error(ErrorCode::kInvalid, f.model + ": chat template: " + engine->chat_problem());
+  }
   if (engine->chat() == nullptr) {
     throw Error(ErrorCode::kUnsupported, f.model + ": no chat template, so this is no chat model",
                 "let it continue a text: kogia run MODEL --raw \"Once upon a time\"");

@@ -75,7 +75,7 @@ void ChatLoop::run() {
     try {
       take(*turn);
     } catch (const Error& error) {
-      if (!input_.is_terminal() || error.code() == ErrorCode::kIo) throw;
+      if (!input_.is_terminal() || error.code() == ErrorCode::kBrokenOutput) throw;
       report(error, {});
     }
   }

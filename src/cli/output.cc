@@ -49,7 +49,7 @@ void write_out(std::string_view text) {
   if (written && std::fflush(stdout) == 0) return;
   const int reason = errno;
   std::clearerr(stdout);
-  throw_error(ErrorCode::kIo, "standard output: {}", std::strerror(reason));
+  throw_error(ErrorCode::kBrokenOutput, "standard output: {}", std::strerror(reason));
 }
 
 void write_note(std::string_view text) {

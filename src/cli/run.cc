@@ -87,6 +87,10 @@ std::vector<TokenId> prompt_ids(const RunFlags& f, const Engine& engine) {
   if (text.empty()) throw Error(ErrorCode::kUsage, "standard input is empty, expected a prompt");
   if (f.raw) return raw_prompt(engine, text);
   if (engine.chat() == nullptr) {
+    if (!engine.chat_problem().empty()) {
+      throw Error(ErrorCode::kInvalid, "chat template: " + engine.chat_problem(),
+                  "--raw does without it");
+    }
     if (f.system.empty()) return raw_prompt(engine, text);
     throw Error(ErrorCode::kUsage, "--system needs a chat template, and the checkpoint has none");
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -89,11 +90,15 @@ GenerationDefaults defaults_of(const Checkpoint& checkpoint, const Tokenizer* to
     const auto text = checkpoint.text_file(file);
     if (!text) continue;
     const HfConfig json = HfConfig::parse(*text, file);
-    for (const Index id : json.get_ints_or_one("eos_token_id")) add(static_cast<TokenId>(id));
+    for (const Index id : json.get_ints_or_one("eos_token_id")) {
+      if (id >= 0 && id <= std::numeric_limits<TokenId>::max()) add(static_cast<TokenId>(id));
+    }
     if (std::string_view(file) == "config.json") continue;
     d.temperature = json.get_float("temperature");
     d.top_p = json.get_float("top_p");
     d.top_k = json.get_int("top_k");
+    if (d.top_k && *d.top_k < 0) d.top_k = 0;  // -1 means off elsewhere
+    if (!json.get_bool("do_sample").value_or(true)) d.temperature = 0;
     d.repetition_penalty = json.get_float("repetition_penalty");
   }
   if (tokenizer != nullptr) add(tokenizer->eos());
@@ -142,7 +147,7 @@ struct Engine::Parts {
   std::unique_ptr<Device> device;
   std::unique_ptr<const Model> model;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::string tokenizer_problem;
+  std::string tokenizer_problem, chat_problem;
   std::unique_ptr<ChatTemplate> chat;
   GenerationDefaults defaults;
   Index ctx = 0;
@@ -165,7 +170,16 @@ std::unique_ptr<Engine> Engine::open(const std::filesystem::path& path,
   } catch (const Error& e) {
     p->tokenizer_problem = e.what();
   }
-  if (p->tokenizer) p->chat = template_of(*p->checkpoint, *p->tokenizer);
+  if (p->tokenizer && p->tokenizer->n_tokens() == 0) {
+    p->tokenizer.reset();
+    p->tokenizer_problem = "the tokenizer has no tokens";
+  }
+  // Nor does a template that does not compile keep anybody from raw text.
+  try {
+    if (p->tokenizer) p->chat = template_of(*p->checkpoint, *p->tokenizer);
+  } catch (const Error& e) {
+    p->chat_problem = e.what();
+  }
   p->defaults = defaults_of(*p->checkpoint, p->tokenizer.get());
   p->model = load_model(*p->checkpoint, *p->device, options);
   const DType cache_dtype = options.cache_dtype.value_or(p->model->default_cache_dtype());
@@ -187,6 +201,7 @@ Workspace& Engine::workspace() const { return parts_->workspace; }
 const Tokenizer* Engine::tokenizer() const { return parts_->tokenizer.get(); }
 std::string Engine::tokenizer_problem() const { return parts_->tokenizer_problem; }
 const ChatTemplate* Engine::chat() const { return parts_->chat.get(); }
+std::string Engine::chat_problem() const { return parts_->chat_problem; }
 const GenerationDefaults& Engine::defaults() const { return parts_->defaults; }
 Index Engine::ctx() const { return parts_->ctx; }
 

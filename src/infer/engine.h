@@ -53,6 +53,7 @@ class Engine {
       const;  // null where the checkpoint has none; see tokenizer_problem()
   std::string tokenizer_problem()
       const;                         // why there is none ("no tokenizer.json", "model 'llama' …")
+  std::string chat_problem() const;  // why the template that is there cannot be used; else empty
   const ChatTemplate* chat() const;  // null where there is none
   const GenerationDefaults& defaults() const;
   Index ctx() const;

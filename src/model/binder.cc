@@ -15,17 +15,17 @@ std::string text(const std::vector<Index>& shape) {
   return s + "]";
 }
 
-bool is_float(DType dtype) {
+/// What a weight may be stored in: what packing can take.
+bool can_be_weight(DType dtype) {
   switch (dtype) {
-    case DType::i64:
-    case DType::i32:
-    case DType::i16:
-    case DType::i8:
-    case DType::u8:
-    case DType::boolean:
-      return false;
-    default:
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16:
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
       return true;
+    default:
+      return is_block(dtype);
   }
 }
 
@@ -51,9 +51,10 @@ const TensorEntry& Binder::take(const std::string& name, const std::vector<Index
                             text(entry.view.shape), kogia::name(entry.view.dtype), text(shape)),
                 "the configuration asks for that shape: is it the config of this very checkpoint?");
   }
-  if (!is_float(entry.view.dtype)) {
-    throw_error(ErrorCode::kInvalid, "{}: {} is {}, expected a floating or quantised type",
-                entry.file, name, kogia::name(entry.view.dtype));
+  if (!can_be_weight(entry.view.dtype)) {
+    throw_error(ErrorCode::kInvalid,
+                "{}: {} is {}, expected f32, f16, bf16, an FP8 or a quantised type", entry.file,
+                name, kogia::name(entry.view.dtype));
   }
   taken_.insert(name);
   return entry;
@@ -95,7 +96,8 @@ void Binder::attach_scale(const TensorEntry& entry, MatrixSource& source, Index 
   source.scale_dtype = dtype;
   source.scale_cols = scale.view.shape[1];
   source.block_rows = config_.fp8_block_rows;
-  source.block_cols = config_.fp8_block_cols;
+  // A block wider than the matrix scales the same columns; kernels lay memory out by its width.
+  source.block_cols = std::min(config_.fp8_block_cols, round_up(source.cols, 128));
 }
 
 MatrixSource Binder::source(const TensorEntry& entry, Index rows, Index cols) {

@@ -25,6 +25,13 @@ class Keys {
   }
   std::string full(std::string_view key) const { return arch_ + "." + std::string(key); }
   const std::string& file() const { return m_.file; }
+  /// The value, refused where arithmetic on it could overflow.
+  Index bounded(std::string_view key, Index value) const {
+    if (value < 0 || value > (Index{1} << 31)) {
+      throw_error(ErrorCode::kInvalid, "{}: {} is {}", m_.file, full(key), value);
+    }
+    return value;
+  }
 
  private:
   const GgufMetadata& m_;
@@ -105,7 +112,8 @@ void read_mla(const Keys& k, ModelConfig& c) {
              value_mla = k.get_int("attention.value_length_mla");
   const Index key_length = key_mla ? *key_mla : k.require_int("attention.key_length");
   c.v_head_dim = value_mla ? *value_mla : k.require_int("attention.value_length");
-  c.qk_nope_head_dim = key_length - c.qk_rope_head_dim;
+  c.qk_nope_head_dim = k.bounded("attention.key_length", key_length) -
+                       k.bounded("rope.dimension_count", c.qk_rope_head_dim);
 }
 
 void read_moe(const Keys& k, ModelConfig& c) {
@@ -144,7 +152,8 @@ ModelConfig ModelConfig::from_gguf(const GgufMetadata& m) {
   c.hidden_size = k.require_int("embedding_length");
   c.intermediate_size = k.get_int("feed_forward_length").value_or(0);
   c.num_nextn_predict_layers = k.get_int("nextn_predict_layers").value_or(0);
-  c.num_hidden_layers = k.require_int("block_count") - c.num_nextn_predict_layers;
+  c.num_hidden_layers = k.bounded("block_count", k.require_int("block_count")) -
+                        k.bounded("nextn_predict_layers", c.num_nextn_predict_layers);
   c.num_attention_heads = k.require_int("attention.head_count");
   c.rms_norm_eps = k.get_float("attention.layer_norm_rms_epsilon").value_or(1e-6);
   c.max_position_embeddings = k.get_int("context_length").value_or(4096);

@@ -70,8 +70,16 @@ RopeConfig read_rope(const HfConfig& j, bool deepseek) {
   rope.beta_fast = s.get_float("beta_fast").value_or(32);
   rope.beta_slow = s.get_float("beta_slow").value_or(1);
   rope.mscale = s.get_float("mscale").value_or(1);
-  // Dense models scale their tables by mscale alone; DeepSeek's square needs the key to be there.
-  rope.mscale_all_dim = deepseek ? s.get_float("mscale_all_dim").value_or(0) : 0;
+  rope.mscale_all_dim = s.get_float("mscale_all_dim").value_or(0);
+  if (!deepseek && !(s.has("mscale") && s.has("mscale_all_dim"))) {
+    rope.mscale = 1;  // transformers takes both or neither
+    rope.mscale_all_dim = 0;
+  }
+  if (rope.kind == RopeConfig::Kind::kYarn &&
+      (s.has("attention_factor") || !s.get_bool("truncate").value_or(true))) {
+    throw_error(ErrorCode::kUnsupported,
+                "{}: attention_factor and truncate of YaRN are not there yet", j.file());
+  }
   rope.low_freq_factor = s.get_float("low_freq_factor").value_or(1);
   rope.high_freq_factor = s.get_float("high_freq_factor").value_or(4);
   return rope;
@@ -126,8 +134,11 @@ void read_moe(const HfConfig& j, ModelConfig& c) {
   c.moe_layer_freq = j.get_int("moe_layer_freq").value_or(1);
   c.topk_method = parse_topk_method(j, v3);
   if (c.topk_method != ModelConfig::TopkMethod::kGreedy) {
-    c.n_group = j.get_int("n_group").value_or(1);
-    c.topk_group = j.get_int("topk_group").value_or(1);
+    c.n_group = require_int(j, "n_group");
+    c.topk_group = require_int(j, "topk_group");
+  }
+  if (v3 && !j.has("routed_scaling_factor")) {
+    throw_error(ErrorCode::kInvalid, "{}: routed_scaling_factor is missing", j.file());
   }
   c.routed_scaling_factor = j.get_float("routed_scaling_factor").value_or(1);
   c.norm_topk_prob = j.get_bool("norm_topk_prob").value_or(v3);

@@ -65,6 +65,7 @@ void Model::Parts::bind(Binder& binder, const LoadOptions& options) {
 
 void Model::Parts::bind_mtp(Binder& binder, const LoadOptions& options) {
   const ModelConfig& c = config;
+  mtp.reserve(static_cast<std::size_t>(c.num_nextn_predict_layers));  // jobs point into the layers
   for (Index k = 0; k < c.num_nextn_predict_layers; ++k) {
     const Index layer = c.num_hidden_layers + k;
     const LayerNames name(layer);
@@ -96,7 +97,7 @@ std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& d
   Binder binder(checkpoint, device, parts->config, options);
   parts->bind(binder, options);
   std::vector<float> rope_divisors;
-  if (binder.has({"", "rope_freqs"})) {
+  if (binder.gguf() && binder.has({"", "rope_freqs"})) {
     binder.vector({"", "rope_freqs"}, parts->config.rope.dims / 2, rope_divisors);
   }
   parts->rope = std::make_unique<Rope>(parts->config.rope, rope_divisors);

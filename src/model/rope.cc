@@ -90,6 +90,11 @@ Rope::Rope(const RopeConfig& config, std::span<const float> divisors)
   KOGIA_CHECK(divisors.empty() || divisors.size() == frequency_.size());
   for (std::size_t i = 0; i < divisors.size(); ++i)
     frequency_[i] /= static_cast<double>(divisors[i]);
+  const auto usable = [](double x) { return std::isfinite(x) && x > 0; };
+  if (!usable(factor_) || !std::all_of(frequency_.begin(), frequency_.end(), usable)) {
+    throw Error(ErrorCode::kInvalid, "the rope parameters of the model give no usable frequencies",
+                "look at rope_theta, rope_scaling and, in a GGUF, rope_freqs.weight");
+  }
 }
 
 RopeTables Rope::tables(std::span<const SequenceRows> sequences, Index n_rows, Arena& arena) const {
