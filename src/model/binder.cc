@@ -51,7 +51,8 @@ const TensorEntry& Binder::take(const std::string& name, const std::vector<Index
                             text(entry.view.shape), kogia::name(entry.view.dtype), text(shape)),
                 "the configuration asks for that shape: is it the config of this very checkpoint?");
   }
-  if (!can_be_weight(entry.view.dtype)) {
+  const bool is_scale = name.ends_with("_scale_inv");  // its own check: attach_scale()
+  if (!is_scale && !can_be_weight(entry.view.dtype)) {
     throw_error(ErrorCode::kInvalid,
                 "{}: {} is {}, expected f32, f16, bf16, an FP8 or a quantised type", entry.file,
                 name, kogia::name(entry.view.dtype));
