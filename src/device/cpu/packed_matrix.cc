@@ -124,8 +124,11 @@ void PackedMatrix::pack_blocks(const MatrixSource& s) {
     for (Index b = 0; b < n_blocks; ++b) {
       take_apart(s.dtype, s.data + r * row_size + b * format.block_bytes, block);
       const Index first = b * format.block_values;
-      for (Index i = 0; i < format.block_values; ++i) {
-        put_code(r, first + i, block.code[i] - lowest_);
+      for (Index i = 0; i < format.block_values; i += 8) {
+        std::byte* chunk = bytes_.get() + chunk_at(r, first + i);
+        for (Index c = 0; c < 8; ++c) {
+          put_code(chunk, r % kPanelRows, c, block.code[i + c] - lowest_);
+        }
       }
       for (Index g = 0; g < format.block_values / view_.group; ++g) {
         put_scale(r, first / view_.group + g, block.scale[g], block.min[g]);
@@ -136,7 +139,10 @@ void PackedMatrix::pack_blocks(const MatrixSource& s) {
 
 void PackedMatrix::pack_fp8(const MatrixSource& s) {
   for (Index r = 0; r < s.rows; ++r) {
-    for (Index c = 0; c < s.cols; ++c) put_code(r, c, std::to_integer<int>(s.data[r * s.cols + c]));
+    for (Index c = 0; c < s.cols; ++c) {
+      put_code(bytes_.get() + chunk_at(r, c), r % kPanelRows, c % 8,
+               std::to_integer<int>(s.data[r * s.cols + c]));
+    }
     if (s.scale == nullptr) continue;
     const Index first = (s.first_row + r) / s.block_rows * s.scale_cols;
     const Index value_bytes = info(s.scale_dtype).block_bytes;
@@ -180,9 +186,7 @@ Index PackedMatrix::chunk_at(Index row, Index col) const {
          col % view_.group / 8 * (8 * kPanelRows * code_bits(view_.codes) / 8);
 }
 
-void PackedMatrix::put_code(Index row, Index col, int code) {
-  std::byte* chunk = bytes_.get() + chunk_at(row, col);
-  const Index lane = row % kPanelRows, c = col % 8;
+void PackedMatrix::put_code(std::byte* chunk, Index lane, Index c, int code) const {
   if (view_.codes == Codes::nibble) {
     const int shift = static_cast<int>(c / 2 * 4);
     chunk[(2 * lane + c % 2) * 2 + shift / 8] |= static_cast<std::byte>(code << shift % 8);

@@ -26,8 +26,9 @@ class PackedMatrix final : public Matrix {
   void pack_fp8(const MatrixSource& source);
   void pack_values(const MatrixSource& source, bool transpose);
 
-  Index chunk_at(Index row, Index col) const;     // where the codes of 8 columns begin
-  void put_code(Index row, Index col, int code);  // nibble, int8 or FP8
+  Index chunk_at(Index row, Index col) const;  // where the codes of 8 columns begin
+  /// Column c of a chunk; nibble, int8 or FP8.
+  void put_code(std::byte* chunk, Index lane, Index c, int code) const;
   void put_value(Index row, Index col, float value);
   void put_scale(Index row, Index record, float scale, float min);
   float value_at(Index row, Index col) const;  // without its scale
