@@ -63,7 +63,7 @@ struct LoadOptions {
   std::function<void(const LoadProgress&)> on_progress;  // from several threads, one at a time
 };
 
-/// Immutable after loading.
+/// Immutable after loading. The checkpoint must outlive it: an untied embedding is read in place.
 /// Errors   load() names missing, extra, mis-shaped and mis-typed tensors, with what was expected
 /// and why Threads  forward() uses the device, which is used from one thread at a time
 class Model {
@@ -78,7 +78,7 @@ class Model {
   CacheSpec cache_spec(DType cache_dtype) const;
   Index n_cache_layers() const;
   bool has_mtp() const;
-  Index n_weight_bytes() const;  // memory of packed weights
+  Index n_weight_bytes() const;  // of the packed matrices, as the checkpoint stores them
   /// Formats of the matrices with their share of values, largest first: "q4_1 (compute bf16)".
   std::string weights_summary() const;
   /// f32 when every product is computed in f32, else bf16.
