@@ -109,6 +109,7 @@ const GenerationDefaults& Engine::defaults() const { return parts_->defaults; }
 Index Engine::ctx() const { return parts_->script.ctx; }
 Index Engine::n_valid_ids() const { return static_cast<Index>(parts_->script.words.size()); }
 
+struct Session::Timeline {};  // no cache behind it
 Session::Session(Engine& engine) : engine_(engine) {}
 Session::~Session() = default;
 
@@ -119,19 +120,19 @@ Index Session::set_tokens(std::span<const TokenId> ids,
     if (on_chunk) on_chunk(static_cast<Index>(i + 1), static_cast<Index>(ids.size()));
   }
   tokens_.assign(ids.begin(), ids.end());
-  step({});
+  step({}, true);
   return static_cast<Index>(ids.size());
 }
 
 void Session::append(TokenId id) {
   KOGIA_CHECK(static_cast<Index>(tokens_.size()) < engine_.ctx());
   tokens_.push_back(id);
-  step({});
+  step({}, true);
   if (current_script->on_append) current_script->on_append(tokens_.size());
 }
 
 // The likeliest token gets logit 5, the others 0.
-void Session::step(std::span<const TokenId>) {
+void Session::step(std::span<const TokenId>, bool) {
   logits_.assign(current_script->words.size(), 0);
   const auto found = current_script->likeliest.find(tokens_.size());
   logits_[found == current_script->likeliest.end() ? 0 : static_cast<std::size_t>(found->second)] =
