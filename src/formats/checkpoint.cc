@@ -82,7 +82,7 @@ std::unique_ptr<Checkpoint> open_any(const fs::path& path) {
   if (fs::is_directory(path)) return open_folder(path);
   if (path.extension() == ".safetensors") return open_safetensors(path);
   if (path.extension() == ".gguf") return open_gguf(path);
-  throw Error(ErrorCode::kUsage,
+  throw Error(ErrorCode::kInvalid,
               fmt::format("{}: neither a folder, a .gguf nor a .safetensors", path.string()),
               std::string(kWhatIsAModel));
 }

@@ -220,7 +220,11 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
     throw_error(ErrorCode::kNotFound, "{}: no such file", path.string());
   }
   const fs::path config = json.parent_path() / "tokenizer_config.json";
-  return Tokenizer::from_json(read_file(json), fs::exists(config) ? read_file(config) : "");
+  try {
+    return Tokenizer::from_json(read_file(json), fs::exists(config) ? read_file(config) : "");
+  } catch (const Error& e) {
+    throw Error(e.code(), json.string() + ": " + e.what(), e.help());
+  }
 }
 
 }  // namespace kogia

@@ -38,8 +38,7 @@ TEST(Chat, AnswersShowsItsSpeedAndLeavesWithCtrlD) {
   ASSERT_TRUE(chat.terminal.expect(kAnswer)) << chat.terminal.screen();
   EXPECT_TRUE(chat.terminal.expect("tok/s"));
   ASSERT_TRUE(chat.terminal.expect("> "));
-  chat.terminal.type(kCtrlD);
-  EXPECT_EQ(chat.terminal.wait(), 0) << chat.terminal.screen();
+  EXPECT_EQ(chat.terminal.leave_by(kCtrlD), 0) << chat.terminal.screen();
 }
 
 TEST(Chat, CtrlCStopsTheAnswerAndKeepsTheChat) {
@@ -66,8 +65,7 @@ TEST(Chat, CtrlCDropsTheLineThatIsTyped) {
   chat.ask("/tokens");
   EXPECT_TRUE(chat.terminal.expect("0 messages"));
   EXPECT_EQ(chat.terminal.screen().find("error"), std::string::npos) << chat.terminal.screen();
-  chat.terminal.type(kCtrlD);
-  EXPECT_EQ(chat.terminal.wait(), 0);
+  EXPECT_EQ(chat.terminal.leave_by(kCtrlD), 0);
 }
 
 TEST(Chat, UpArrowBringsBackTheLastLineAlsoInTheNextChat) {
@@ -78,8 +76,7 @@ TEST(Chat, UpArrowBringsBackTheLastLineAlsoInTheNextChat) {
     terminal.type(first ? "/seed 4711\r" : std::string(kUp) + "\r");
     EXPECT_TRUE(terminal.expect("seed 4711")) << terminal.screen();
     ASSERT_TRUE(terminal.expect("> "));
-    terminal.type(kCtrlD);
-    EXPECT_EQ(terminal.wait(), 0);
+    EXPECT_EQ(terminal.leave_by(kCtrlD), 0);
   }
 }
 

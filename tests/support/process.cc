@@ -173,6 +173,20 @@ bool Terminal::expect(std::string_view text) {
   }
 }
 
+int Terminal::leave_by(std::string_view keys) {
+  const auto end = Clock::now() + kPatience;
+  bool running = true;
+  while (running && Clock::now() < end) {
+    type(keys);
+    const auto pause = Clock::now() + std::chrono::seconds(1);
+    while (running && Clock::now() < pause) {
+      pollfd fd{terminal_, POLLIN, 0};
+      if (::poll(&fd, 1, milliseconds_left(pause)) > 0) running = read_some();
+    }
+  }
+  return wait();
+}
+
 int Terminal::wait() {
   const auto end = Clock::now() + kPatience;
   while (true) {

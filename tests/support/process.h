@@ -45,6 +45,9 @@ class Terminal {
   const std::string& screen() const { return screen_; }
   /// Waits for the end and returns the exit code, or -1.
   int wait();
+  /// Types `keys` until the program ends: libedit shows its prompt before it switches the terminal
+  /// to its own mode, and a key that falls between is lost.
+  int leave_by(std::string_view keys);
 
  private:
   bool read_some();
