@@ -51,6 +51,7 @@ struct LineInput::Editor {
     std::fflush(stdout);
     return CC_NEWLINE;
   }
+  static unsigned char ignore(EditLine*, int) { return CC_NORM; }
   static unsigned char suspend(EditLine* line, int) {
     ::el_set(line, EL_PREP_TERM, 0);
     ::raise(SIGTSTP);
@@ -70,6 +71,9 @@ LineInput::Editor::Editor(std::filesystem::path file) : history_file(std::move(f
   // While a line is typed Ctrl-C and Ctrl-Z are keys like others, not signals.
   ::el_set(line, EL_ADDFN, "kogia-drop-line", "Drop the line", &Editor::drop_line);
   ::el_set(line, EL_BIND, "^C", "kogia-drop-line", nullptr);
+  // What a Ctrl-D pressed during an answer leaves behind.
+  ::el_set(line, EL_ADDFN, "kogia-ignore", "Nothing", &Editor::ignore);
+  ::el_set(line, EL_BIND, "^@", "kogia-ignore", nullptr);
   ::el_set(line, EL_ADDFN, "kogia-suspend", "Suspend", &Editor::suspend);
   ::el_set(line, EL_BIND, "^Z", "kogia-suspend", nullptr);
   ::el_set(line, EL_SETTY, "-d", "-isig", nullptr);
@@ -99,6 +103,9 @@ std::optional<std::string> LineInput::Editor::read(const std::string& text) {
   prompt = text;
   dropped = false;
   int n = 0;
+  // libedit shows its prompt before it switches the terminal to its own mode; a Ctrl-D between the
+  // two would become a NUL in the line.
+  ::el_set(line, EL_PREP_TERM, 1);
   const char* typed = ::el_gets(line, &n);
   if (dropped) return std::string();
   if (typed == nullptr || n <= 0) return {};
