@@ -241,7 +241,7 @@ TEST(Checkpoint, SaysWhatIsNotThere) {
   EXPECT_THAT(refusal(dir.path()).message, HasSubstr("neither *.safetensors nor *.gguf in it"));
   EXPECT_EQ(config_refusal(dir / "nowhere").code, ErrorCode::kNotFound);
   EXPECT_THAT(config_refusal(dir.path()).message, HasSubstr("neither config.json nor *.gguf"));
-  EXPECT_EQ(refusal(dir.write("notes.txt", "x")).code, ErrorCode::kUsage);
+  EXPECT_EQ(refusal(dir.write("notes.txt", "x")).code, ErrorCode::kInvalid);
   fs::create_directory(dir / "folder.safetensors");
   EXPECT_EQ(refusal(dir / "folder.safetensors").code, ErrorCode::kNotFound);
   dir.write("x/model.safetensors/inner", "a folder where a file should be");
