@@ -10,7 +10,8 @@
 
 namespace kogia {
 
-enum class Isa { scalar, avx2, avx512 };  // avx512: with bf16 and VNNI (Zen 4, Sapphire Rapids and later)
+/// avx512: with bf16 and VNNI (Zen 4, Sapphire Rapids and later).
+enum class Isa { scalar, avx2, avx512 };
 std::string_view name(Isa isa);
 std::optional<Isa> parse_isa(std::string_view name);
 
@@ -18,8 +19,8 @@ std::optional<Isa> parse_isa(std::string_view name);
 std::vector<Isa> available_isas();
 
 struct CpuOptions {
-  int n_threads = 0;        // 0: all usable cores
-  std::optional<Isa> isa;   // unset: the best available; one that is not available is an Error
+  int n_threads = 0;       // 0: all usable cores
+  std::optional<Isa> isa;  // unset: the best available; one that is not available is an Error
 };
 
 /// Throws Error (usage) where the processor lacks the asked instruction set.

@@ -1,15 +1,16 @@
 #pragma once
-// The operations that a device must offer: the whole of what a forward pass needs, and nothing of models.
+// The operations that a device must offer: all that a forward pass needs, and nothing of models.
 //
-// Every operation is a plain struct of pointers and sizes. Activations are f32; what a weight or a cache
-// stores is its own business. Each operation has a scalar twin in device/reference/ that is plainly
-// right, and every device is held to it by a property test.
+// Every operation is a plain struct of pointers and sizes. Activations are f32; what a weight or a
+// cache stores is its own business. Each operation has a scalar twin in device/reference/ that is
+// plainly right, and every device is held to it by a property test.
 //
 // Determinism (docs/design): an output row depends only on its own input row, the weights and, in
 // attention, its own sequence's cache: bitwise, whatever the number of rows, the other rows, the
-// segmentation of the batch or the number of threads. Every sum has an order fixed by its length alone.
+// segmentation of the batch or the number of threads. The order of a sum is fixed by its length.
 //
-// Threads: a device is used from one thread at a time; it parallelises inside. Wrong shapes are CHECKed.
+// Threads: a device is used from one thread at a time; it parallelises inside.
+// Wrong shapes are CHECKed.
 
 #include <cstddef>
 #include <cstdint>
@@ -27,14 +28,14 @@ namespace kogia {
 // ---------------------------------------------------------------------------------------------------
 // Weights
 
-/// The arithmetic of a matrix product y = x Wᵀ. The value of a weight never changes; what differs is how
-/// x is rounded and which instructions multiply.
+/// The arithmetic of a matrix product y = x Wᵀ. The value of a weight never changes; what differs
+/// is how x is rounded and which instructions multiply.
 ///   f32   x as it is, weights decoded to f32
-///   bf16  x rounded to bf16. Plain weights: bf16 products, f32 sums (f32 and f16 weights stay f32 and
-///         use f32 arithmetic). GGUF blocks: whole numbers exact in bf16, block scales applied in f32.
-///         FP8: codes exact in bf16, block scales applied in f32 every 128 columns.
+///   bf16  x rounded to bf16. Plain weights: bf16 products, f32 sums (f32 and f16 weights stay
+///         f32 and use f32 arithmetic). GGUF blocks: whole numbers exact in bf16, block scales
+///         applied in f32. FP8: codes exact in bf16, block scales in f32 every 128 columns.
 ///   int8  GGUF blocks only: x quantised per row and block (32 columns), integer products, f32 sums
-///   fp8   FP8 weights only: x quantised per row and 128 columns to e4m3 (spec §4.2), products exact
+///   fp8   FP8 weights only: x quantised per row and 128 columns to e4m3, products exact
 enum class Compute { f32, bf16, int8, fp8 };
 std::string_view name(Compute compute);
 
@@ -58,7 +59,7 @@ class Matrix {
   virtual ~Matrix() = default;
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
-  DType dtype() const { return dtype_; }      // of the source
+  DType dtype() const { return dtype_; }  // of the source
   Compute compute() const { return compute_; }
   Index n_bytes() const { return n_bytes_; }  // memory it owns
 
@@ -81,13 +82,13 @@ struct PackOptions {
 // ---------------------------------------------------------------------------------------------------
 // Cache
 
-/// What one layer keeps for a token. Latent attention (MLA, absorbed) has n_kv_heads 1 and v_dim 0: the
-/// values are the first `latent_v_dim` numbers of the key row.
+/// What one layer keeps for a token. Latent attention (MLA, absorbed) has n_kv_heads 1 and v_dim 0:
+/// the values are the first `latent_v_dim` numbers of the key row.
 struct CacheSpec {
   Index n_kv_heads = 1;
-  Index k_dim = 0;         // per head
-  Index v_dim = 0;         // per head; 0: values live inside the keys
-  Index latent_v_dim = 0;  // when v_dim is 0
+  Index k_dim = 0;            // per head
+  Index v_dim = 0;            // per head; 0: values live inside the keys
+  Index latent_v_dim = 0;     // when v_dim is 0
   DType dtype = DType::bf16;  // f32 or bf16
 
   Index values_per_token() const { return n_kv_heads * (k_dim + v_dim); }
@@ -105,8 +106,9 @@ struct CacheView {
   Index page_stride = 0;  // bytes
 };
 
-/// Rows of a batch that belong to one sequence: rows [row_begin, row_begin + n_rows) hold the tokens at
-/// positions first_pos, first_pos + 1, …; page i of `pages` holds positions [64 i, 64 i + 64).
+/// Rows of a batch that belong to one sequence: rows [row_begin, row_begin + n_rows) hold the
+/// tokens at positions first_pos, first_pos + 1, …; page i of `pages` holds the 64 positions from
+/// 64 i on.
 struct SequenceRows {
   Index row_begin = 0, n_rows = 0;
   Index first_pos = 0;
@@ -123,9 +125,9 @@ struct EmbedArgs {
   float* y = nullptr;  // [ids.size(), cols]
 };
 
-/// y = x Wᵀ (+ bias) (+ residual). One call takes several independent products (q, k and v; the heads of
-/// an absorbed projection; the experts of a layer with rows sorted by expert), so that they share one
-/// dispatch. y may equal residual; y must not overlap x.
+/// y = x Wᵀ (+ bias) (+ residual). One call takes several independent products (q, k and v; the
+/// heads of an absorbed projection; the experts of a layer with rows sorted by expert), so that
+/// they share one dispatch. y may equal residual; y must not overlap x.
 struct LinearArgs {
   const float* x = nullptr;
   Index x_stride = 0;  // floats from row to row, >= cols
@@ -185,7 +187,8 @@ struct CacheReadArgs {
 };
 
 /// Causal softmax attention over a paged cache that already holds this batch's own rows.
-/// out[r,h] = Σ_t softmax_t(scale · q[r,h]·k[t,h']) v[t,h'],  t <= position of r,  h' = h / (n_heads / n_kv_heads)
+///   out[r,h] = Σ_t softmax_t(scale · q[r,h]·k[t,h']) v[t,h']
+///   where t <= position of r and h' = h / (n_heads / n_kv_heads)
 /// Keys are walked in blocks of kPageTokens by position and merged in that order.
 struct AttentionArgs {
   CacheView cache;
@@ -210,8 +213,10 @@ struct SiluMulArgs {
 enum class RouterScore { kSoftmax, kSigmoid };
 enum class GroupScore { kMax, kTop2Sum };  // V2; V3
 
-/// Chooses the experts of each token (spec §2.6).
-///   s = score(logits);  choice = s + bias;  keep the topk_group best groups;  experts = top-k of choice
+/// Chooses the experts of each token.
+///   s = score(logits)
+///   choice = s + bias, of which the topk_group best groups are kept
+///   experts = top-k of choice
 ///   weights = s[experts], normalised (÷ (Σ + 1e-20)) or not, times scale
 /// The bias picks, it never weighs. Equal scores: lower id first. Best choice first.
 struct RouteArgs {
@@ -236,7 +241,7 @@ struct GatherRowsArgs {
   Index y_stride = 0, n = 0;
 };
 
-/// y[t,:] += Σ_k weights[t,k] · expert_rows[row_of[t * top_k + k],:], added in slot order k = 0, 1, …
+/// y[t,:] += Σ_k weights[t,k] · expert_rows[row_of[t * top_k + k],:], added in slot order of k.
 struct CombineArgs {
   const float* expert_rows = nullptr;
   Index expert_stride = 0;
@@ -267,8 +272,8 @@ class Device {
   /// Packs a weight; the source may go away afterwards. Safe to call from several threads at once
   /// (packing one matrix is single-threaded, so a loader packs many side by side).
   virtual std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) = 0;
-  /// A matrix for embed() alone, which reads the source in place: nothing is copied and the source must
-  /// outlive it.
+  /// A matrix for embed() alone, which reads the source in place: nothing is copied and the source
+  /// must outlive it.
   virtual std::unique_ptr<Matrix> borrow(const MatrixSource& source) = 0;
   virtual Index cache_page_bytes(const CacheSpec& spec) const = 0;
 

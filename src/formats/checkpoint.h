@@ -20,21 +20,21 @@ class GgufFile;
 enum class CheckpointKind { kSafetensors, kGguf };
 
 struct TensorEntry {
-  std::string name;   // as in the file
-  TensorView view;    // shape slowest first; a GGUF's `ne` is reversed
-  std::string file;   // file name, for messages
+  std::string name;  // as in the file
+  TensorView view;   // shape slowest first; a GGUF's `ne` is reversed
+  std::string file;  // file name, for messages
 };
 
-/// An opened checkpoint. Everything is checked on opening (counts, offsets, shapes, overlaps, lengths);
-/// tensor data is mapped and read only when touched.
+/// An opened checkpoint. Everything is checked on opening (counts, offsets, shapes, overlaps,
+/// lengths); tensor data is mapped and read only when touched.
 ///
 /// Ownership  views point into mappings that live as long as the checkpoint
 /// Errors     throws Error that names the file, tensor or key, what was found and what was expected
 /// Threads    const and safe to share after opening
 class Checkpoint {
  public:
-  /// `path`: a directory (config.json + *.safetensors, or one *.gguf), a .gguf file (any part of a split
-  /// set), or a .safetensors file with config.json beside it.
+  /// `path`: a directory (config.json + *.safetensors, or one *.gguf), a .gguf file (any part of a
+  /// split set), or a .safetensors file with config.json beside it.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
   /// A directory or config.json alone, without weights (for `inspect`): tensors() is empty.
   static std::unique_ptr<Checkpoint> open_config_only(const std::filesystem::path& path);

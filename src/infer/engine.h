@@ -57,7 +57,7 @@ class Engine {
   const ChatTemplate* chat() const;  // null where there is none
   const GenerationDefaults& defaults() const;
   Index ctx() const;
-  /// Ids that may be sampled: rows of the head beyond the tokenizer are masked (spec §8.1).
+  /// Ids that may be sampled: rows of the head beyond the tokenizer are masked.
   Index n_valid_ids() const;
 
  private:

@@ -32,9 +32,8 @@ class GqaAttention {
   Norm q_norm_, k_norm_;
 };
 
-/// Multi-head latent attention, DeepSeek-V2 arXiv:2405.04434 §2.1; spec §2.2 (expanded), §2.5
-/// (absorbed). The cache keeps, per token, the normed latent c (kv_lora_rank) and the rotated key
-/// part k_pe.
+/// Multi-head latent attention, DeepSeek-V2 arXiv:2405.04434 §2.1, expanded or absorbed.
+/// The cache keeps, per token, the normed latent c (kv_lora_rank) and the rotated key part k_pe.
 class MlaAttention {
  public:
   void bind(Binder& binder, const ModelConfig& config, Index layer, MlaForm form);

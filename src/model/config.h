@@ -17,7 +17,7 @@ class HfConfig;
 enum class Family { deepseek_v2, deepseek_v3, qwen2, qwen3, llama };
 std::string_view name(Family family);
 
-/// Rotary position embedding (spec §2.4, §2.8).
+/// Rotary position embedding.
 struct RopeConfig {
   enum class Kind { kDefault, kLinear, kYarn, kLlama3 };
   Kind kind = Kind::kDefault;
@@ -78,7 +78,7 @@ struct ModelConfig {
   static ModelConfig from_gguf(const GgufMetadata& metadata);
 };
 
-/// Parameters by what they are for, from the configuration alone (spec §1.2).
+/// Parameters by what they are for, from the configuration alone.
 struct ParameterCount {
   Index total = 0;   // main model, MTP left out
   Index active = 0;  // per token, embedding and head included

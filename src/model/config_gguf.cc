@@ -1,4 +1,4 @@
-// ModelConfig from GGUF metadata: deepseek2 in its three generations (spec §3.5), qwen2, qwen3,
+// ModelConfig from GGUF metadata: deepseek2 in its three generations, qwen2, qwen3,
 // llama.
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // ModelConfig from config.json, in both spellings: the official files (rope_theta, rope_scaling,
-// torch_dtype) and those of transformers 5 (rope_parameters, dtype). Spec §1.1.
+// torch_dtype) and those of transformers 5 (rope_parameters, dtype).
 
 #include <algorithm>
 

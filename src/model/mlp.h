@@ -19,7 +19,7 @@ struct Mlp {
   void forward(Ops& ops, ConstMat u, Mat x) const;
 };
 
-/// DeepSeekMoE, arXiv:2401.06066, with the routers of V2 and V3 (spec §2.6):
+/// DeepSeekMoE, arXiv:2401.06066, with the routers of V2 and V3:
 /// y = Σ_{e chosen} w_e Expert_e(u) + Shared(u)
 class Moe {
  public:

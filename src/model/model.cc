@@ -12,8 +12,8 @@
 namespace kogia {
 namespace {
 
-/// One multi-token prediction layer, spec §2.7: its own block, cache, norms and projection;
-/// embedding and head are those of the main model (the files hold copies).
+/// One multi-token prediction layer (DeepSeek-V3, arXiv:2412.19437 §2.2): its own block, cache,
+/// norms and projection; embedding and head are those of the main model (the files hold copies).
 struct MtpLayer {
   Norm enorm, hnorm, head_norm;
   Linear eh_proj;

@@ -86,9 +86,10 @@ class Model {
 
   ForwardResult forward(const Batch& batch, Workspace& workspace) const;
 
-  /// The multi-token prediction layer k (spec §2.7). Row i pairs hidden[i] (post final norm) with
-  /// the next token next_ids[i] and predicts the one after. `sequences` and `cache` as in forward()
-  /// (ids are not read): the layer has its own cache layer. `hidden` must not lie in `workspace`.
+  /// The multi-token prediction layer k (arXiv:2412.19437 §2.2). Row i pairs hidden[i] (post final
+  /// norm) with the next token next_ids[i] and predicts the one after. `sequences` and `cache` as
+  /// in forward() (ids are not read): the layer has its own cache layer. `hidden` must not lie in
+  /// `workspace`.
   ForwardResult forward_mtp(Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
                             const Batch& batch, Workspace& workspace) const;
 

@@ -70,7 +70,7 @@ Moe::Dispatch Moe::route(Ops& ops, ConstMat u) const {
                     .score = c.scoring_func,
                     .group_score = v3 ? GroupScore::kTop2Sum : GroupScore::kMax,
                     .normalise = normalise,
-                    // V2 either normalises or scales; V3 always scales (spec §2.6).
+                    // V2 either normalises or scales; V3 always scales.
                     .scale = v3 || !normalise ? static_cast<float>(c.routed_scaling_factor) : 1.0f,
                     .experts = experts,
                     .weights = weights});

@@ -10,8 +10,8 @@
 
 namespace kogia {
 
-/// Radians per position of each rotated pair, [dims / 2]                      spec §2.4 (YaRN),
-/// §2.8 (llama3)
+/// Radians per position of each rotated pair, [dims / 2], scaled as YaRN (arXiv:2309.00071) or
+/// Llama 3 asks.
 std::vector<double> rope_frequencies(const RopeConfig& rope);
 
 /// What the cosines and sines are multiplied by: ms(s, mscale) / ms(s, mscale_all_dim) for YaRN,

@@ -10,19 +10,35 @@
 namespace kogia {
 
 enum class DType {
-  f64, f32, bf16, f16,
+  f64,
+  f32,
+  bf16,
+  f16,
   f8_e4m3,  // "FN": no infinities, NaN only 0x7F and 0xFF, max 448
   f8_e5m2,
   f8_e8m0,  // 2^(b-127), 255 is NaN
-  i64, i32, i16, i8, u8, boolean,
-  q4_0, q4_1, q5_0, q5_1, q8_0,              // GGUF blocks of 32
-  q2_k, q3_k, q4_k, q5_k, q6_k,              // GGUF super-blocks of 256
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean,
+  q4_0,  // from here: GGUF blocks of 32
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,  // from here: GGUF super-blocks of 256
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
 };
 
 struct DTypeInfo {
-  std::string_view name;        // "bf16", "f8_e4m3", "q4_k": what we print
-  Index block_values;           // values per block; 1 for plain types
-  Index block_bytes;            // bytes per block
+  std::string_view name;  // "bf16", "f8_e4m3", "q4_k": what we print
+  Index block_values;     // values per block; 1 for plain types
+  Index block_bytes;      // bytes per block
 };
 
 const DTypeInfo& info(DType dtype);

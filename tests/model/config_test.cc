@@ -19,7 +19,7 @@ ModelConfig parse(const std::string& json) {
   return ModelConfig::from_hf(HfConfig::parse(json, "config.json"));
 }
 
-// The official files' fields, spec §1.2.
+// The official files' fields.
 const std::string kV3 = R"({"model_type":"deepseek_v3","vocab_size":129280,"hidden_size":7168,
   "intermediate_size":18432,"moe_intermediate_size":2048,"num_hidden_layers":61,
   "num_nextn_predict_layers":1,"first_k_dense_replace":3,"num_attention_heads":128,

@@ -1,8 +1,8 @@
 #pragma once
 /* The C face of the Rust library: chat templates by minijinja.
  *
- * Nothing here throws or aborts on bad input: a panic inside is caught and returned as KOGIA_FFI_PANIC.
- * All functions may be called from several threads at once. */
+ * Nothing here throws or aborts on bad input: a panic inside is caught and returned as
+ * KOGIA_FFI_PANIC. All functions may be called from several threads at once. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -28,9 +28,10 @@ typedef struct {
 } KogiaFfiText;
 void kogia_ffi_free_text(KogiaFfiText text);
 
-/* The variables of a template, read once from a JSON object and used for any number of renderings. */
+/* The variables of a template, read once from a JSON object and used for many renderings. */
 typedef struct KogiaFfiVariables KogiaFfiVariables;
-int kogia_ffi_variables(const uint8_t* json, size_t size, KogiaFfiVariables** variables, KogiaFfiText* error);
+int kogia_ffi_variables(const uint8_t* json, size_t size, KogiaFfiVariables** variables,
+                        KogiaFfiText* error);
 void kogia_ffi_free_variables(KogiaFfiVariables* variables);
 
 /* Does the template parse? `line` (from 1, 0 if unknown) and `error` say where it does not. */
@@ -38,8 +39,8 @@ int kogia_ffi_check(const uint8_t* source, size_t size, KogiaFfiText* error, uin
 
 /* Renders. `fuel` bounds the instructions, `max_output` the bytes written, captured ones included.
  * `text` becomes the rendering or the error. */
-int kogia_ffi_render(const uint8_t* source, size_t size, const KogiaFfiVariables* variables, uint64_t fuel,
-                     size_t max_output, KogiaFfiText* text, uint32_t* line);
+int kogia_ffi_render(const uint8_t* source, size_t size, const KogiaFfiVariables* variables,
+                     uint64_t fuel, size_t max_output, KogiaFfiText* text, uint32_t* line);
 
 #ifdef __cplusplus
 }
