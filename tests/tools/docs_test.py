@@ -25,6 +25,18 @@ class Documents(unittest.TestCase):
                 with self.subTest(document=document.name, link=target):
                     self.assertTrue((document.parent / target).exists())
 
+    def test_the_page_of_commands_is_made_from_its_source(self):
+        source, page = ((ROOT / "docs" / name).read_text() for name in ("commands.in", "commands.md"))
+        place = 0
+        for block in re.split(r"^@.*\n", source, flags=re.M):
+            for line in filter(None, block.split("\n")):
+                found = page.find(line + "\n", place)
+                self.assertNotEqual(found, -1, f"docs/commands.md lacks {line!r}: run ./dev docs")
+                place = found + len(line)
+        for line in re.findall(r"^@sh (.*)$", source, flags=re.M):
+            with self.subTest(command=line):
+                self.assertRegex(page, re.escape(f"$ {line}\n") + r"(?!\$ |```|\n)")
+
     def test_decisions_are_numbered_once(self):
         numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
         self.assertEqual(sorted(numbers), sorted(set(numbers)))
