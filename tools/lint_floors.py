@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 
-MAX_LINES = 700  # a file that grows past this wants to be two
+MAX_LINES = 600  # a file that grows past this wants to be two
 LIBRARY = re.compile(r"kogia_library\(\s*(\w+)\s+FLOOR\s+(\d+)(?:\s+DEPS((?:\s+[a-z_0-9]+)*))?")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z_0-9]+)/[^"]+"')
 

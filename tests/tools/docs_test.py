@@ -5,7 +5,7 @@ import re
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCE = re.compile(r"`((?:[a-z0-9_]+/)*[a-z0-9_]+(?:-inl)?\.(?:cc|h|py|sh))`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
@@ -36,6 +36,12 @@ class Documents(unittest.TestCase):
         for line in re.findall(r"^@sh (.*)$", source, flags=re.M):
             with self.subTest(command=line):
                 self.assertRegex(page, re.escape(f"$ {line}\n") + r"(?!\$ |```|\n)")
+
+    def test_every_document_is_listed(self):
+        listed = LINK.findall((ROOT / "docs/README.md").read_text())
+        for path in (ROOT / "docs").rglob("*.md"):
+            name = path.relative_to(ROOT / "docs").as_posix()
+            self.assertIn(name, [*listed, "README.md"], f"docs/README.md does not link {name}")
 
     def test_decisions_are_numbered_once(self):
         numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]

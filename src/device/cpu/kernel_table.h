@@ -1,5 +1,5 @@
 #pragma once
-// The kernels of one instruction set. cpu/*_kernels.cc is compiled once per set and fills a table;
+// The kernels of one instruction set. device_kernels.cc is compiled once per set and fills a table;
 // select.cc picks one; cpu_device.cc slices the work over threads and calls it.
 //
 // Kernels see plain data only and never threads: each call is one slice (rows of the argument
