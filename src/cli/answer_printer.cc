@@ -1,5 +1,7 @@
 #include "cli/answer_printer.h"
 
+#include <cstdio>
+
 #include <fmt/format.h>
 
 namespace kogia::cli {
@@ -12,6 +14,12 @@ double per_second(Index n, double seconds) {
 }
 
 }  // namespace
+
+AnswerPrinter::~AnswerPrinter() {
+  if (part_ != Part::kReasoning) return;
+  std::fputs(kPlain.data(), stdout);
+  std::fflush(stdout);
+}
 
 void AnswerPrinter::enter(Part part) {
   if (part == part_) return;

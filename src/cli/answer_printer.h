@@ -14,6 +14,10 @@ namespace kogia::cli {
 class AnswerPrinter {
  public:
   explicit AnswerPrinter(bool terminal) : terminal_(terminal) {}
+  /// An error in the middle of a thought does not leave the terminal dim.
+  ~AnswerPrinter();
+  AnswerPrinter(const AnswerPrinter&) = delete;
+  AnswerPrinter& operator=(const AnswerPrinter&) = delete;
   void print(const GeneratedPiece& piece);
   /// Ends the line.
   void finish();

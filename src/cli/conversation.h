@@ -37,7 +37,9 @@ class Conversation {
   const std::vector<ChatMessage>& turns() const { return turns_; }
   const std::string& system() const { return system_; }
   /// Tokens in the cache: prompt and answer of the last turn.
-  Index n_tokens() const { return static_cast<Index>(session_.tokens().size()); }
+  Index n_tokens() const {
+    return turns_.empty() ? 0 : static_cast<Index>(session_.tokens().size());
+  }
 
  private:
   Generation answer(const std::vector<ChatMessage>& asked, const GenerateEvents& events);

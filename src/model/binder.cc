@@ -62,6 +62,8 @@ const TensorEntry& Binder::take(const std::string& name, const std::vector<Index
 }
 
 Compute Binder::arithmetic_for(DType dtype) const {
+  // f32 and f16 weights are multiplied in f32, whatever is asked for (device.h, Compute).
+  if (dtype == DType::f32 || dtype == DType::f16) return Compute::f32;
   const Compute standard = device_.default_compute(dtype);
   if (!options_.compute) return standard;
   switch (*options_.compute) {
@@ -213,6 +215,7 @@ void Binder::pack() {
     progress.done_bytes += job.n_bytes;
     options_.on_progress(progress);
   });
+  for (const Job& job : jobs_) n_packed_bytes_ += (*job.out)->n_bytes();
 }
 
 }  // namespace kogia

@@ -62,6 +62,8 @@ class Binder {
   void pack();
   /// Source bytes per "dtype (arithmetic)", for a summary.
   const std::map<std::string, Index>& formats() const { return formats_; }
+  /// Memory of the packed matrices; after pack().
+  Index n_packed_bytes() const { return n_packed_bytes_; }
   /// Every product is computed in f32.
   bool all_f32() const;
 
@@ -86,6 +88,7 @@ class Binder {
   std::vector<Job> jobs_;
   std::set<std::string, std::less<>> taken_;
   std::vector<std::string> ignored_;
+  Index n_packed_bytes_ = 0;
   std::map<std::string, Index> formats_;
 };
 

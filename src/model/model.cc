@@ -33,6 +33,7 @@ struct Model::Parts {
   std::vector<MtpLayer> mtp;
   std::unique_ptr<Rope> rope;
   std::map<std::string, Index> formats;
+  Index n_weight_bytes = 0;
   bool all_f32 = false;
 
   void bind(Binder& binder, const LoadOptions& options);
@@ -105,6 +106,7 @@ std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& d
   binder.pack();
   parts->embedding = parts->own_embedding ? parts->own_embedding.get() : parts->head.w.get();
   parts->formats = binder.formats();
+  parts->n_weight_bytes = binder.n_packed_bytes();
   parts->all_f32 = binder.all_f32();
   return std::unique_ptr<const Model>(new Model(std::move(parts)));
 }
@@ -132,11 +134,7 @@ CacheSpec Model::cache_spec(DType cache_dtype) const {
           .dtype = cache_dtype};
 }
 
-Index Model::n_weight_bytes() const {
-  Index n = 0;
-  for (const auto& [format, bytes] : parts_->formats) n += bytes;
-  return n;
-}
+Index Model::n_weight_bytes() const { return parts_->n_weight_bytes; }
 
 std::string Model::weights_summary() const {
   std::vector<std::pair<Index, std::string>> by_size;

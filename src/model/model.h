@@ -78,7 +78,7 @@ class Model {
   CacheSpec cache_spec(DType cache_dtype) const;
   Index n_cache_layers() const;
   bool has_mtp() const;
-  Index n_weight_bytes() const;  // of the packed matrices, as the checkpoint stores them
+  Index n_weight_bytes() const;  // memory of the packed matrices
   /// Formats of the matrices with their share of values, largest first: "q4_1 (compute bf16)".
   std::string weights_summary() const;
   /// f32 when every product is computed in f32, else bf16.
