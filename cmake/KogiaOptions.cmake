@@ -24,6 +24,10 @@ target_compile_options(kogia_flags INTERFACE -ffp-contract=off -fno-fast-math -W
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(kogia_flags INTERFACE -Wconversion)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # "x" + std::string warns inside libstdc++ itself (GCC bug 105651).
+  target_compile_options(kogia_flags INTERFACE -Wno-restrict)
+endif()
 if(KOGIA_WERROR)
   target_compile_options(kogia_flags INTERFACE -Werror)
 endif()
