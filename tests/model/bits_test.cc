@@ -34,7 +34,10 @@ std::vector<Case> cases() {
     const bool is_deepseek = file.name[0] == 'v';
     std::vector<std::optional<Compute>> computes = {Compute::f32, std::nullopt};
     if (file.name.find("fp8") != std::string::npos) computes.push_back(Compute::fp8);
-    if (blocks) computes.insert(computes.end(), {Compute::bf16, Compute::int8});
+    if (blocks) {
+      computes.push_back(Compute::bf16);
+      computes.push_back(Compute::int8);
+    }
     for (const Isa isa : all_isas()) {
       for (const auto& compute : computes) {
         out.push_back({file, compute, MlaForm::kAbsorbed, isa});

@@ -72,12 +72,16 @@ TEST(Synth, BothContainersHoldWhatTheConfigurationCounts) {
 
 TEST(Synth, RowsThatAKQuantCannotHoldFallBack) {
   for (const SynthTensor& t : plan_gguf(synth_config("v2-lite"), DType::q4_k)) {
-    if (t.name == "output.weight") EXPECT_EQ(t.dtype, DType::q6_k);
+    if (t.name == "output.weight") {
+      EXPECT_EQ(t.dtype, DType::q6_k);
+    }
     if (t.name == "blk.1.ffn_down_exps.weight" || t.name == "blk.0.ffn_down.weight" ||
         t.name == "blk.0.attn_k_b.weight") {
       EXPECT_EQ(t.dtype, DType::q5_0) << t.name;
     }
-    if (t.name == "blk.1.ffn_up_exps.weight") EXPECT_EQ(t.dtype, DType::q4_k);
+    if (t.name == "blk.1.ffn_up_exps.weight") {
+      EXPECT_EQ(t.dtype, DType::q4_k);
+    }
   }
 }
 
