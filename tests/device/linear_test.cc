@@ -184,8 +184,9 @@ TEST(Linear, ARowsBitsDependOnNothingButItself) {
   for (const int n_threads : {1, 3}) {
     for_each_cpu_target(
         [](Device& device) {
-          for (const DType dtype : {DType::f32, DType::bf16, DType::f8_e4m3, DType::q4_1,
-                                    DType::q8_0, DType::q4_k, DType::q6_k}) {
+          for (const DType dtype :
+               {DType::f32, DType::f16, DType::bf16, DType::f8_e4m3, DType::q4_1, DType::q5_0,
+                DType::q8_0, DType::q3_k, DType::q4_k, DType::q6_k}) {
             for (const Compute compute : kComputes) {
               if (!reference::supports(dtype, compute)) continue;
               SCOPED_TRACE(::testing::Message() << name(dtype) << " in " << name(compute));
@@ -281,13 +282,97 @@ TEST(Linear, AddsBiasAndResidualInPlaceAndKeepsToItsColumns) {
 TEST(Linear, NotANumberStaysInItsRow) {
   for_each_cpu_target([](Device& device) {
     const Stored m = store(DType::q4_1, 40, 64, /*seed=*/14);
-    for (const Compute compute : {Compute::f32, Compute::bf16}) {
+    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8}) {
       const auto w = device.pack(m.source, {.compute = compute});
       auto x = random_floats(9 * 64, /*seed=*/15);
       x[4 * 64 + 3] = std::nanf("");
       const auto y = multiply(device, *w, x, 9);
       for (std::size_t i = 0; i < y.size(); ++i) {
         EXPECT_EQ(std::isnan(y[i]), i / 40 == 4) << "row " << i / 40;
+      }
+    }
+  });
+}
+
+/// Every code of a block the same; sub-scales too, where the format has such.
+Stored extreme(DType dtype, std::byte code) {
+  Stored m = store(dtype, 33, 512, /*seed=*/20);
+  const Index size = info(dtype).block_bytes;
+  const auto kept = m.bytes;
+  std::fill(m.bytes.begin(), m.bytes.end(), code);
+  const auto keep = [&](Index offset) {  // f16 scales that are finite
+    for (Index b = 0; b < static_cast<Index>(m.bytes.size()) / size; ++b) {
+      const auto from = kept.begin() + b * size + offset;
+      std::copy(from, from + 2, m.bytes.begin() + b * size + offset);
+    }
+  };
+  if (dtype == DType::q2_k) {
+    keep(80), keep(82);
+  } else if (dtype == DType::q3_k) {
+    keep(108);
+  } else if (dtype == DType::q6_k) {
+    keep(208);
+  } else {
+    keep(0);
+    if (dtype != DType::q4_0 && dtype != DType::q5_0 && dtype != DType::q8_0) keep(2);
+  }
+  dequantize_row(dtype, m.bytes.data(), m.values.data(), 33 * 512);
+  return m;
+}
+
+TEST(Linear, TheLargestWholeNumbersDoNotOverflow) {
+  for_each_cpu_target([](Device& device) {
+    for (const DType dtype : kFormats) {
+      if (!is_block(dtype)) continue;
+      for (const int code : {0x00, 0x7F, 0x80, 0xFF}) {
+        SCOPED_TRACE(::testing::Message() << name(dtype) << " of bytes " << code);
+        const Stored m = extreme(dtype, static_cast<std::byte>(code));
+        const auto theirs = reference::pack(m.source, {.compute = Compute::int8});
+        const auto ours = device.pack(m.source, {.compute = Compute::int8});
+        for (const float sign : {1.0F, -1.0F}) {
+          const std::vector<float> x(5 * 512, sign * 1.5F);  // all become 127 or -127
+          std::vector<float> expected(5 * 33);
+          ThreadPool pool(1);
+          const LinearArgs args = {.x = x.data(),
+                                   .x_stride = 512,
+                                   .w = theirs.get(),
+                                   .y = expected.data(),
+                                   .y_stride = 33,
+                                   .rows = 5};
+          reference::linear({&args, 1}, pool);
+          float largest = 0;
+          for (const float w : m.values) largest = std::max(largest, std::fabs(w));
+          expect_near(multiply(device, *ours, x, 5), expected,
+                      {.abs = 1e-5 * 512 * 1.5 * static_cast<double>(largest), .rel = 1e-5});
+        }
+      }
+    }
+  });
+}
+
+TEST(Packing, FormatsKeepTheirSize) {
+  const auto bound = [](const MatrixSource& s, Index file_bytes, const PackOptions& options,
+                        Device& device) {
+    const auto w = device.pack(s, options);
+    EXPECT_LE(static_cast<double>(w->n_bytes()), 1.15 * static_cast<double>(file_bytes));
+  };
+  for_each_cpu_target([&](Device& device) {
+    for (const DType dtype : kFormats) {
+      for (const Compute compute : kComputes) {
+        if (!reference::supports(dtype, compute)) continue;
+        const Index block = std::max<Index>(32, info(dtype).block_values);
+        for (const Index blocks : {1, 2, 3, 10}) {
+          for (const Index rows : {16, 48}) {
+            const Index cols = blocks * block;
+            SCOPED_TRACE(::testing::Message() << name(dtype) << " in " << name(compute) << ", ["
+                                              << rows << ", " << cols << "]");
+            Stored m = store(dtype, rows, cols, /*seed=*/19);
+            bound(m.source, rows * row_bytes(dtype, cols), {.compute = compute}, device);
+            if (dtype != DType::f8_e4m3) continue;
+            add_scales(m, 128, 128, 0);
+            bound(m.source, rows * row_bytes(dtype, cols), {.compute = compute}, device);
+          }
+        }
       }
     }
   });

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "tensor/convert.h"
 #include "tensor/gguf_blocks.h"
 
 namespace kogia {
@@ -11,10 +10,10 @@ namespace {
 
 using Byte = std::uint8_t;
 
-float read_f16(const Byte* p) {
+std::uint16_t read_u16(const Byte* p) {
   std::uint16_t h;
   std::memcpy(&h, p, 2);
-  return f16_to_f32(h);
+  return h;
 }
 
 // The pairs of a block of 32: values i and i + 16.
@@ -35,10 +34,10 @@ void take_five_bits(const Byte* high, const Byte* pairs, int lowest, BlockCodes&
 }
 
 void take_q2_k(const Byte* b, BlockCodes& to) {
-  const float d = read_f16(b + 80), dmin = read_f16(b + 82);
+  to.d = read_u16(b + 80), to.dmin = read_u16(b + 82);
   for (int j = 0; j < 16; ++j) {
-    to.scale[j] = d * static_cast<float>(b[j] & 15);
-    to.min[j] = -(dmin * static_cast<float>(b[j] >> 4));
+    to.s[j] = static_cast<std::int8_t>(b[j] & 15);
+    to.m[j] = static_cast<std::int8_t>(b[j] >> 4);
   }
   for (int i = 0; i < 256; ++i) {
     const int group = i / 32;
@@ -48,11 +47,11 @@ void take_q2_k(const Byte* b, BlockCodes& to) {
 
 void take_q3_k(const Byte* b, BlockCodes& to) {
   const Byte *high = b, *quads = b + 32, *packed = b + 96;
-  const float d = read_f16(b + 108);
+  to.d = read_u16(b + 108);
   for (int j = 0; j < 16; ++j) {
     const int low4 = j < 8 ? packed[j] & 15 : packed[j - 8] >> 4;
-    const int scale = (low4 | (packed[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32;
-    to.scale[j] = d * static_cast<float>(scale);
+    const int high2 = packed[8 + j % 4] >> (j / 4 * 2) & 3;
+    to.s[j] = static_cast<std::int8_t>((low4 | high2 << 4) - 32);
   }
   for (int i = 0; i < 256; ++i) {
     const int group = i / 32;
@@ -63,11 +62,11 @@ void take_q3_k(const Byte* b, BlockCodes& to) {
 
 // q4_k, and with its high bits q5_k.
 void take_q45_k(const Byte* b, const Byte* high, const Byte* pairs, BlockCodes& to) {
-  const float d = read_f16(b), dmin = read_f16(b + 2);
+  to.dmin = read_u16(b + 2);
   const ScaleMin sm = unpack_scale_min(b + 4);
   for (int j = 0; j < 8; ++j) {
-    to.scale[j] = d * static_cast<float>(sm.scale[j]);
-    to.min[j] = -(dmin * static_cast<float>(sm.min[j]));
+    to.s[j] = static_cast<std::int8_t>(sm.scale[j]);
+    to.m[j] = static_cast<std::int8_t>(sm.min[j]);
   }
   for (int i = 0; i < 256; ++i) {
     const int group = i / 32;
@@ -79,10 +78,8 @@ void take_q45_k(const Byte* b, const Byte* high, const Byte* pairs, BlockCodes& 
 
 void take_q6_k(const Byte* b, BlockCodes& to) {
   const Byte *low = b, *high = b + 128;
-  const float d = read_f16(b + 208);
-  for (int j = 0; j < 16; ++j) {
-    to.scale[j] = d * static_cast<float>(static_cast<std::int8_t>(b[192 + j]));
-  }
+  to.d = read_u16(b + 208);
+  std::memcpy(to.s, b + 192, 16);
   for (int i = 0; i < 256; ++i) {
     const int half = i / 128, group = i / 32 % 4, l = i % 32;
     const int q = (low[half * 64 + group % 2 * 32 + l] >> (group / 2 * 4) & 15) |
@@ -96,24 +93,25 @@ void take_q6_k(const Byte* b, BlockCodes& to) {
 BlockShape block_shape(DType dtype) {
   switch (dtype) {
     case DType::q4_0:
-      return {.group = 32, .has_min = false, .f16 = true, .nibble = true, .lowest = -8};
+      return {Codes::q4, ScaleType::f16, false, -8};
     case DType::q4_1:
-      return {.group = 32, .has_min = true, .f16 = true, .nibble = true, .lowest = 0};
+      return {Codes::q4, ScaleType::f16, true, 0};
     case DType::q5_0:
-    case DType::q8_0:
-      return {.group = 32, .has_min = false, .f16 = true, .nibble = false, .lowest = 0};
+      return {Codes::q5, ScaleType::f16, false, -16};
     case DType::q5_1:
-      return {.group = 32, .has_min = true, .f16 = true, .nibble = false, .lowest = 0};
+      return {Codes::q5, ScaleType::f16, true, 0};
+    case DType::q8_0:
+      return {Codes::q8, ScaleType::f16, false, 0};
     case DType::q2_k:
-      return {.group = 16, .has_min = true, .f16 = false, .nibble = true, .lowest = 0};
+      return {Codes::q2, ScaleType::nibbles, true, 0};
     case DType::q3_k:
-      return {.group = 16, .has_min = false, .f16 = false, .nibble = true, .lowest = -4};
+      return {Codes::q3, ScaleType::parts, false, -4};
     case DType::q4_k:
-      return {.group = 32, .has_min = true, .f16 = false, .nibble = true, .lowest = 0};
+      return {Codes::q4, ScaleType::parts, true, 0};
     case DType::q5_k:
-      return {.group = 32, .has_min = true, .f16 = false, .nibble = false, .lowest = 0};
+      return {Codes::q5, ScaleType::parts, true, 0};
     case DType::q6_k:
-      return {.group = 16, .has_min = false, .f16 = false, .nibble = false, .lowest = 0};
+      return {Codes::q6, ScaleType::parts, false, -32};
     default:
       throw_error(ErrorCode::kUnsupported, "{} is not a block format", name(dtype));
   }
@@ -121,17 +119,17 @@ BlockShape block_shape(DType dtype) {
 
 void take_apart(DType dtype, const void* block, BlockCodes& to) {
   const Byte* b = static_cast<const Byte*>(block);
-  to.scale[0] = read_f16(b);
+  to.d = read_u16(b);
   switch (dtype) {
     case DType::q4_0:
       return take_nibbles(b + 2, -8, to);
     case DType::q4_1:
-      to.min[0] = read_f16(b + 2);
+      to.dmin = read_u16(b + 2);
       return take_nibbles(b + 4, 0, to);
     case DType::q5_0:
       return take_five_bits(b + 2, b + 6, -16, to);
     case DType::q5_1:
-      to.min[0] = read_f16(b + 2);
+      to.dmin = read_u16(b + 2);
       return take_five_bits(b + 4, b + 8, 0, to);
     case DType::q8_0:
       std::memcpy(to.code, b + 2, 32);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "device/cpu/packed.h"
 #include "tensor/dtype.h"
 
 namespace kogia {
@@ -10,16 +11,17 @@ namespace kogia {
 /// value = code · scale + min, each operation rounded to f32: what dequantize_blocks() computes.
 struct BlockCodes {
   std::int8_t code[256];
-  float scale[16], min[16];
+  std::uint16_t d, dmin;  // f16, as the file has them
+  // Of each group, where a format has such: scale = d · s, min = -(dmin · m); else d and dmin.
+  std::int8_t s[16], m[16];
 };
 
 /// How a format's blocks come apart.
 struct BlockShape {
-  Index group;  // columns of a scale
+  Codes codes;
+  ScaleType scale;
   bool has_min;
-  bool f16;     // scales and minima are f16 numbers; else products of such
-  bool nibble;  // codes are in [lowest, lowest + 15]
-  int lowest;
+  int lowest;  // value of code 0
 };
 
 BlockShape block_shape(DType dtype);

@@ -1,21 +1,18 @@
-// Matrix products with AVX-512 and its bf16 dot products.
+// Matrix products with AVX-512: its bf16 dot products, and VNNI for whole numbers.
 //
 // Roofline: one row is bound by reading the weights; many rows by the dot products (64 flops each,
-// or 32 of an FMA). Either way a group of codes is decoded into L1 once for all rows of the tile,
-// and a block of rows × panels of sums stays in registers while the group's columns are walked.
+// 128 of bytes, 32 of an FMA). Either way a group of codes is decoded into L1 once for all rows of
+// the tile, and a block of rows × panels of sums stays in registers while the group's columns are
+// walked.
 //
 // Order of an output's sum: group after group; within a group the columns in order (pairs of them
-// for bf16) from zero; then acc = acc + scale · sum, and acc = acc + min · Σx. It does not depend
-// on the number of rows or panels that share the registers.
+// for bf16, exactly for int8) from zero; then acc = acc + scale · sum, and acc = acc + min · Σx. It
+// does not depend on the number of rows or panels that share the registers.
 
-#include <immintrin.h>
-
-#include "device/cpu/packed.h"
+#include "device/cpu/decode_avx512-inl.h"
 
 namespace kogia::avx512 {
 namespace {
-
-#define KOGIA_INLINE __attribute__((always_inline))
 
 // How a group's sums are scaled; [panels][16].
 struct GroupScales {
@@ -23,156 +20,106 @@ struct GroupScales {
   alignas(64) float min[4][16];
 };
 
-KOGIA_INLINE inline __m512 load_scale(const std::byte* at, ScaleType type) {
-  if (type == ScaleType::f32) return _mm512_loadu_ps(reinterpret_cast<const float*>(at));
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
-}
+// --- products ----------------------------------------------------------------------------------
 
-// The upper halves of two vectors of f32, as pairs of bf16.
-KOGIA_INLINE inline __m512i join(__m512 even, __m512 odd) {
-  return _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(_mm512_castps_si512(even), 16),
-                                 _mm512_castps_si512(odd));
-}
+/// What is multiplied by a tile's kernels, known when they are compiled.
+template <Products kProducts, Codes kCodesOf>
+struct Kind {
+  static constexpr Products kBy = kProducts;
+  static constexpr Codes kCodes = kCodesOf;  // of f32 any
+  static constexpr Index kOfStep = kBy == Products::f32 ? 1 : kBy == Products::bf16 ? 2 : 4;
+};
 
-void decode_nibbles(const std::byte* codes, Index columns, const std::uint16_t* values,
-                    __m512i* pairs) {
-  const __m512i table = _mm512_loadu_si512(values);
-  for (Index c = 0; c < columns; c += 8, pairs += 4) {
-    const __m512i v = _mm512_loadu_si512(codes + c * 8);
-    pairs[0] = _mm512_permutexvar_epi16(v, table);
-    pairs[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 4), table);
-    pairs[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 8), table);
-    pairs[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 12), table);
+/// What the products read of a group, in `buffer` or where the matrix keeps it.
+template <class K>
+KOGIA_INLINE inline const __m512i* decode(const PackedView& w, GroupAt at, __m512i* buffer) {
+  if constexpr (K::kBy == Products::f32) {
+    return decode_values(w, at, buffer);
+  } else if constexpr (K::kBy == Products::bf16) {
+    return decode_pairs<K::kCodes>(w, at, buffer);
+  } else {
+    decode_quads<K::kCodes>(at, buffer);
+    return buffer;
   }
-}
-
-void decode_int8(const std::byte* codes, Index columns, __m512i* pairs) {
-  for (Index c = 0; c < columns; c += 4, pairs += 2) {
-    const __m512i v = _mm512_loadu_si512(codes + c * 16);
-    const __m512 c0 = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 24), 24));
-    const __m512 c1 = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 16), 24));
-    const __m512 c2 = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 8), 24));
-    const __m512 c3 = _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24));
-    pairs[0] = join(c0, c1);
-    pairs[1] = join(c2, c3);
-  }
-}
-
-/// 16-bit words that hold FP8 codes -> bf16; tables of 4 × 32 magnitudes.
-KOGIA_INLINE inline __m512i fp8_to_bf16(__m512i words, const __m512i* tables) {
-  const __m512i low = _mm512_permutex2var_epi16(tables[0], words, tables[1]);
-  const __m512i high = _mm512_permutex2var_epi16(tables[2], words, tables[3]);
-  const __mmask32 upper = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x40));
-  const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(words, _mm512_set1_epi16(0x80)), 8);
-  return _mm512_or_si512(sign, _mm512_mask_blend_epi16(upper, low, high));
-}
-
-void decode_fp8(const std::byte* codes, Index columns, const std::uint16_t* values,
-                __m512i* pairs) {
-  __m512i tables[4];
-  for (int i = 0; i < 4; ++i) tables[i] = _mm512_loadu_si512(values + 32 * i);
-  // Bytes 0 and 1 (2 and 3) of each 32 bits as 16-bit words.
-  const __m512i first = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
-  const __m512i second = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1));
-  for (Index c = 0; c < columns; c += 4, pairs += 2) {
-    const __m512i v = _mm512_loadu_si512(codes + c * 16);
-    pairs[0] = fp8_to_bf16(_mm512_shuffle_epi8(v, first), tables);
-    pairs[1] = fp8_to_bf16(_mm512_shuffle_epi8(v, second), tables);
-  }
-}
-
-/// Pairs of bf16 codes of a group, in `buffer` or where the matrix keeps them.
-const __m512i* decode_pairs(const PackedView& w, const std::byte* codes, __m512i* buffer) {
-  switch (w.codes) {
-    case Codes::nibble:
-      decode_nibbles(codes, w.group, w.table, buffer);
-      break;
-    case Codes::int8:
-      decode_int8(codes, w.group, buffer);
-      break;
-    case Codes::fp8:
-      decode_fp8(codes, w.group, w.table, buffer);
-      break;
-    case Codes::bf16:
-    case Codes::f32:
-      return reinterpret_cast<const __m512i*>(codes);
-  }
-  return buffer;
-}
-
-/// Values of a group, a vector for each column.
-const __m512i* decode_values(const PackedView& w, const std::byte* record, const std::byte* codes,
-                             __m512i* buffer) {
-  if (w.codes == Codes::f32) return reinterpret_cast<const __m512i*>(codes);
-  __m512i pair_buffer[16];
-  const __m512i* pairs = decode_pairs(w, codes, pair_buffer);
-  const bool scaled = w.scale != ScaleType::none;
-  const __m512 scale = scaled ? load_scale(record, w.scale) : _mm512_setzero_ps();
-  const __m512 min = w.has_min ? load_scale(record + w.scale_bytes(), w.scale) : scale;
-  for (Index i = 0; i < w.group / 2; ++i) {
-    const __m512i pair = _mm512_loadu_si512(pairs + i);
-    const __m512i odd_mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
-    __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-    __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pair, odd_mask));
-    if (scaled) even = _mm512_mul_ps(even, scale), odd = _mm512_mul_ps(odd, scale);
-    if (w.has_min) even = _mm512_add_ps(even, min), odd = _mm512_add_ps(odd, min);
-    buffer[2 * i] = _mm512_castps_si512(even);
-    buffer[2 * i + 1] = _mm512_castps_si512(odd);
-  }
-  return buffer;
 }
 
 /// What the micro-kernel adds: one group, its panels decoded.
 struct Group {
+  const PackedView* w;
   const __m512i* weights[4];
-  Index steps;  // pairs or columns
+  Index steps;  // columns, pairs or quads
   const GroupScales* scales;
   bool scaled, has_min;
 };
 
-template <bool kBf16>
-KOGIA_INLINE inline __m512 multiply_add(__m512 sum, __m512i w, __m512 x) {
-  if constexpr (kBf16) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)_mm512_castps_si512(x));
+template <Products kBy>
+KOGIA_INLINE inline __m512i multiply_add(__m512i sum, __m512i w, float x) {
+  const __m512 xs = _mm512_set1_ps(x), sums = _mm512_castsi512_ps(sum);
+  if constexpr (kBy == Products::int8) {
+    return _mm512_dpbusd_epi32(sum, w, _mm512_castps_si512(xs));
+  } else if constexpr (kBy == Products::bf16) {
+    return _mm512_castps_si512(
+        _mm512_dpbf16_ps(sums, (__m512bh)w, (__m512bh)_mm512_castps_si512(xs)));
   } else {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(w), x, sum);
+    return _mm512_castps_si512(_mm512_fmadd_ps(_mm512_castsi512_ps(w), xs, sums));
   }
 }
 
+/// acc + scale · sum (+ min · Σx); for int8 x = d q, of which x_sum has d and Σq.
+template <Products kBy>
+KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, bool has_min, __m512i sum, const float* x_sum,
+                                      __m512 acc) {
+  __m512 sums = _mm512_castsi512_ps(sum);
+  if constexpr (kBy == Products::int8) {
+    by.scale = _mm512_mul_ps(by.scale, _mm512_set1_ps(x_sum[0]));
+    sums = _mm512_cvtepi32_ps(sum);
+  }
+  acc = _mm512_fmadd_ps(sums, by.scale, acc);
+  if (!has_min) return acc;
+  const float total = kBy == Products::int8 ? x_sum[0] * x_sum[1] : x_sum[0];
+  return _mm512_fmadd_ps(by.min, _mm512_set1_ps(total), acc);
+}
+
+/// What a sum of products begins with: quads have codes without sign, which are too large.
+template <class K>
+KOGIA_INLINE inline __m512i zero_sum(const PackedView& w, const float* x_sum) {
+  if constexpr (K::kBy != Products::int8) return _mm512_setzero_si512();
+  const int lowest = K::kCodes == Codes::q8 ? -128 : w.lowest;
+  return _mm512_set1_epi32(lowest * static_cast<int>(x_sum[1]));
+}
+
 /// acc[kRows][kPanels][16] += x · group.
-template <bool kBf16, int kRows, int kPanels>
+template <class K, int kRows, int kPanels>
 KOGIA_INLINE inline void micro(const Group& group, const float* x, Index x_stride,
                                const float* sums, Index sums_stride, float* acc) {
-  __m512 sum[kRows][kPanels];
+  __m512i sum[kRows][kPanels];
   for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) sum[r][p] = _mm512_setzero_ps();
+    const __m512i from = zero_sum<K>(*group.w, sums + r * sums_stride);
+    for (int p = 0; p < kPanels; ++p) sum[r][p] = from;
   }
-  for (Index s = 0; s < group.steps; ++s) {
+  const Index steps = K::kBy == Products::f32 ? group.steps : group_columns(K::kCodes) / K::kOfStep;
+  for (Index s = 0; s < steps; ++s) {
     __m512i w[kPanels];
     for (int p = 0; p < kPanels; ++p) w[p] = _mm512_loadu_si512(group.weights[p] + s);
     for (int r = 0; r < kRows; ++r) {
-      const __m512 xr = _mm512_set1_ps(x[r * x_stride + s]);
-      for (int p = 0; p < kPanels; ++p) sum[r][p] = multiply_add<kBf16>(sum[r][p], w[p], xr);
+      const float xr = x[r * x_stride + s];
+      for (int p = 0; p < kPanels; ++p) sum[r][p] = multiply_add<K::kBy>(sum[r][p], w[p], xr);
     }
   }
   for (int p = 0; p < kPanels; ++p) {
     const __m512 scale = group.scaled ? _mm512_load_ps(group.scales->scale[p]) : _mm512_set1_ps(1);
+    const ScaleMin by = {scale, group.has_min ? _mm512_load_ps(group.scales->min[p]) : scale};
     for (int r = 0; r < kRows; ++r) {
       float* at = acc + (r * kPanels + p) * 16;
-      __m512 total = _mm512_fmadd_ps(sum[r][p], scale, _mm512_load_ps(at));
-      if (group.has_min) {
-        total = _mm512_fmadd_ps(_mm512_load_ps(group.scales->min[p]),
-                                _mm512_set1_ps(sums[r * sums_stride]), total);
-      }
-      _mm512_store_ps(at, total);
+      const float* x_sum = sums == nullptr ? nullptr : sums + r * sums_stride;
+      const __m512 before = _mm512_load_ps(at);
+      _mm512_store_ps(at, add_scaled<K::kBy>(by, group.has_min, sum[r][p], x_sum, before));
     }
   }
 }
 
 /// All rows of a tile: blocks of 8, then 4, 2 and 1.
-template <bool kBf16, int kPanels>
+template <class K, int kPanels>
 void add_group(const Group& group, const LinearTile& t, const float* x, const float* sums,
                float* acc) {
   Index r = 0;
@@ -181,34 +128,33 @@ void add_group(const Group& group, const LinearTile& t, const float* x, const fl
   const auto acc_of = [&] { return acc + r * kPanels * 16; };
   if constexpr (kPanels < 4) {  // 24 registers of sums
     for (; r + 8 <= t.rows; r += 8) {
-      micro<kBf16, 8, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
+      micro<K, 8, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
     }
   }
   for (; r + 4 <= t.rows; r += 4) {
-    micro<kBf16, 4, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
+    micro<K, 4, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
   }
   for (; r + 2 <= t.rows; r += 2) {
-    micro<kBf16, 2, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
+    micro<K, 2, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
   }
   for (; r < t.rows; ++r) {
-    micro<kBf16, 1, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
+    micro<K, 1, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
   }
 }
 
-/// What is read kAheadBytes later in each of the panels, or in those that come after them. The
-/// processor's own prefetching starts anew with each panel, and panels are short.
+/// What is read kAheadBytes after [begin, begin + bytes) of each of the panels, or in those that
+/// come after them. The processor's own prefetching starts anew with each panel, and panels are
+/// short.
 template <int kPanels>
-KOGIA_INLINE inline void prefetch(const PackedView& w, Index panel, Index g) {
+KOGIA_INLINE inline void prefetch(const PackedView& w, Index panel, Index begin, Index bytes) {
   constexpr Index kAheadBytes = 2048;
-  const Index bytes = w.record_bytes / w.groups_per_record;
-  g += 1 + kAheadBytes / bytes;
-  if (g >= w.n_groups) {
-    g -= w.n_groups, panel += kPanels;
-    if (g >= w.n_groups || panel + kPanels > w.n_panels()) return;
+  begin += kAheadBytes;
+  if (begin >= w.panel_bytes) {
+    begin -= w.panel_bytes, panel += kPanels;
+    if (begin >= w.panel_bytes || panel + kPanels > w.n_panels()) return;
   }
   for (int p = 0; p < kPanels; ++p) {
-    const std::byte* at =
-        w.groups_per_record == 1 ? w.record(panel + p, g) : w.group_codes(panel + p, g);
+    const std::byte* at = w.panel(panel + p) + begin;
     for (Index i = 0; i < bytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
   }
 }
@@ -228,64 +174,116 @@ void finish(const LinearTile& t, Index panel, const float* acc) {
   }
 }
 
-template <bool kBf16, int kPanels>
+/// One row, as a decoded token has: weights go from the registers they are decoded in into the
+/// products. The same sums as micro().
+template <class K, int kPanels>
+void run_row(const LinearTile& t, Index panel) {
+  constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
+  const PackedView& w = *t.w;
+  const bool scaled = w.scale != ScaleType::none;
+  __m512 acc[kPanels];
+  for (int p = 0; p < kPanels; ++p) acc[p] = _mm512_setzero_ps();
+  const float *x = t.x, *sums = t.sums;
+  Index record = 0;  // where it begins in a panel
+  for (Index g = 0, i = 0; g < w.n_groups; ++g, ++i) {
+    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
+    const Index head = i == 0 ? 0 : w.codes_offset;
+    prefetch<kPanels>(w, panel, record + head + i * w.group_bytes,
+                      w.codes_offset - head + w.group_bytes);
+    const __m512i from = zero_sum<K>(w, sums);
+    for (int p = 0; p < kPanels; ++p) {
+      const GroupAt at = group_at(w, w.panel(panel + p) + record, i);
+      __m512i buffer[kSteps], sum = from;
+      const __m512i* weights = decode<K>(w, at, buffer);
+      KOGIA_UNROLL
+      for (int s = 0; s < kSteps; ++s) sum = multiply_add<K::kBy>(sum, weights[s], x[s]);
+      const ScaleMin by = scaled ? load_scales(w, at) : ScaleMin{_mm512_set1_ps(1), acc[p]};
+      acc[p] = add_scaled<K::kBy>(by, w.has_min, sum, sums, acc[p]);
+    }
+    x += kSteps;
+    if (sums != nullptr) sums += K::kBy == Products::int8 ? 2 : 1;
+  }
+  alignas(64) float rows[kPanels * 16];
+  for (int p = 0; p < kPanels; ++p) _mm512_store_ps(rows + p * 16, acc[p]);
+  finish<kPanels>(t, panel, rows);
+}
+
+template <class K, int kPanels>
 void run_panels(const LinearTile& t, Index panel) {
+  if constexpr (K::kBy != Products::f32) {
+    if (t.rows == 1) return run_row<K, kPanels>(t, panel);
+  }
   const PackedView& w = *t.w;
   alignas(64) float acc[kTileRows * kPanels * 16];
   const __m512 zero = _mm512_setzero_ps();
   for (Index i = 0; i < t.rows * kPanels; ++i) _mm512_store_ps(acc + i * 16, zero);
 
-  __m512i buffer[kPanels][kBf16 ? 16 : 32];
+  __m512i buffer[kPanels][32 / K::kOfStep];
   GroupScales scales;
-  Group group = {.weights = {},
-                 .steps = kBf16 ? w.group / 2 : w.group,
+  Group group = {.w = &w,
+                 .weights = {},
+                 .steps = w.group / K::kOfStep,
                  .scales = &scales,
-                 .scaled = kBf16 && w.scale != ScaleType::none,
-                 .has_min = kBf16 && w.has_min};
-  for (Index g = 0; g < w.n_groups; ++g) {
-    if (t.rows < 8) prefetch<kPanels>(w, panel, g);
-    for (int p = 0; p < kPanels; ++p) {
-      const std::byte* record = w.record(panel + p, g);
-      const std::byte* codes = w.group_codes(panel + p, g);
-      if constexpr (kBf16) {
-        group.weights[p] = decode_pairs(w, codes, buffer[p]);
-        if (group.scaled) _mm512_store_ps(scales.scale[p], load_scale(record, w.scale));
-        if (group.has_min) {
-          _mm512_store_ps(scales.min[p], load_scale(record + w.scale_bytes(), w.scale));
-        }
-      } else {
-        group.weights[p] = decode_values(w, record, codes, buffer[p]);
-      }
+                 .scaled = K::kBy != Products::f32 && w.scale != ScaleType::none,
+                 .has_min = K::kBy != Products::f32 && w.has_min};
+  const float *x = t.x, *sums = t.sums;
+  Index record = 0;  // where it begins in a panel
+  for (Index g = 0, i = 0; g < w.n_groups; ++g, ++i) {
+    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
+    if (t.rows < 8) {
+      const Index head = i == 0 ? 0 : w.codes_offset;
+      prefetch<kPanels>(w, panel, record + head + i * w.group_bytes,
+                        w.codes_offset - head + w.group_bytes);
     }
-    add_group<kBf16, kPanels>(group, t, t.x + g * group.steps,
-                              t.sums == nullptr ? nullptr : t.sums + g, acc);
+    for (int p = 0; p < kPanels; ++p) {
+      const GroupAt at = group_at(w, w.panel(panel + p) + record, i);
+      group.weights[p] = decode<K>(w, at, buffer[p]);
+      if (!group.scaled) continue;
+      const ScaleMin by = load_scales(w, at);
+      _mm512_store_ps(scales.scale[p], by.scale);
+      _mm512_store_ps(scales.min[p], by.min);
+    }
+    add_group<K, kPanels>(group, t, x, sums, acc);
+    x += group.steps;
+    if (sums != nullptr) sums += K::kBy == Products::int8 ? 2 : 1;
   }
   finish<kPanels>(t, panel, acc);
 }
 
-template <bool kBf16>
+template <class K>
 void run_tile(const LinearTile& t) {
   const Index wide = t.rows >= 8 ? 3 : 4;
   for (Index panel = t.panel_begin; panel < t.panel_end;) {
     const Index n = t.panel_end - panel < wide ? t.panel_end - panel : wide;
     switch (n) {
       case 4:
-        run_panels<kBf16, 4>(t, panel);
+        run_panels<K, 4>(t, panel);
         break;
       case 3:
-        run_panels<kBf16, 3>(t, panel);
+        run_panels<K, 3>(t, panel);
         break;
       case 2:
-        run_panels<kBf16, 2>(t, panel);
+        run_panels<K, 2>(t, panel);
         break;
       default:
-        run_panels<kBf16, 1>(t, panel);
+        run_panels<K, 1>(t, panel);
     }
     panel += n;
   }
 }
 
-void tile(const LinearTile& t) { t.w->bf16_products ? run_tile<true>(t) : run_tile<false>(t); }
+void tile(const LinearTile& t) {
+  const PackedView& w = *t.w;
+  if (w.products == Products::bf16) {
+    for_codes(w.codes, [&t]<Codes kCodes>() { run_tile<Kind<Products::bf16, kCodes>>(t); });
+  } else if (w.products == Products::int8) {
+    for_codes(w.codes, [&t]<Codes kCodes>() {
+      if constexpr (kCodes < Codes::fp8) run_tile<Kind<Products::int8, kCodes>>(t);
+    });
+  } else {
+    run_tile<Kind<Products::f32, Codes::f32>>(t);
+  }
+}
 
 // --- rounding x --------------------------------------------------------------------------------
 
@@ -305,28 +303,62 @@ KOGIA_INLINE inline __m512 round_bf16(__m512 x) {
                                               _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
 }
 
-// Per 32 columns: d = max|x| / 127, q = x / d to nearest even; q d.
+// Per 32 columns: d = max|x| / 127, q = x / d to nearest even.
+struct Quantised {
+  __m512 q[2];
+  float d;
+};
+KOGIA_INLINE inline Quantised quantise(const ActivationRow& a, Index c) {
+  const __m512 x[2] = {load_some(a.x + c, a.n - c), load_some(a.x + c + 16, a.n - c - 16)};
+  const float top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x[0]), _mm512_abs_ps(x[1])));
+  const __m512 inverse = _mm512_set1_ps(top > 0 ? 127 / top : 0);
+  Quantised to = {.q = {}, .d = top / 127};
+  for (int i = 0; i < 2; ++i) {
+    to.q[i] = _mm512_roundscale_ps(_mm512_mul_ps(x[i], inverse),
+                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  // What is no number must not come out as one: whole numbers cannot say it, the scale can.
+  if (_mm512_cmp_ps_mask(x[0], x[1], _CMP_UNORD_Q) != 0) to.d = __builtin_nanf("");
+  return to;
+}
+
+// q d.
 void round_int8(const ActivationRow& a, float* out) {
   for (Index c = 0; c < a.n_padded; c += 32) {
-    const __m512 x[2] = {load_some(a.x + c, a.n - c), load_some(a.x + c + 16, a.n - c - 16)};
-    const float top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x[0]), _mm512_abs_ps(x[1])));
-    const __m512 d = _mm512_set1_ps(top / 127), inverse = _mm512_set1_ps(top > 0 ? 127 / top : 0);
+    const Quantised x = quantise(a, c);
     for (int i = 0; i < 2; ++i) {
-      const __m512 q = _mm512_roundscale_ps(_mm512_mul_ps(x[i], inverse),
-                                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      _mm512_storeu_ps(out + c + 16 * i, _mm512_mul_ps(q, d));
+      _mm512_storeu_ps(out + c + 16 * i, _mm512_mul_ps(x.q[i], _mm512_set1_ps(x.d)));
     }
+  }
+}
+
+// q in the order of quads; d and Σq of each group.
+void quantise_row(const ActivationRow& a, std::byte* out) {
+  const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+  for (Index c = 0; c < a.n_padded; c += 32) {
+    const Quantised x = quantise(a, c);
+    float sum[2];
+    for (int i = 0; i < 2; ++i) {
+      const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.q[i]));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + c + 16 * i),
+                       _mm_shuffle_epi8(bytes, order));
+      sum[i] = _mm512_reduce_add_ps(x.q[i]);
+    }
+    float* to = a.sums + 2 * (c / a.group);
+    to[0] = x.d, to[1] = a.group == 32 ? sum[0] + sum[1] : sum[0];
+    if (a.group == 16) to[2] = x.d, to[3] = sum[1];
   }
 }
 
 void round_row(const ActivationRow& a) {
   float* out = static_cast<float*>(a.out);
   std::uint16_t* out16 = static_cast<std::uint16_t*>(a.out);
+  if (a.form == Products::int8) return quantise_row(a, static_cast<std::byte*>(a.out));
   if (a.rounding == Rounding::int8) return round_int8(a, out);
   for (Index c = 0; c < a.n_padded; c += 16) {
     __m512 x = load_some(a.x + c, a.n - c);
     if (a.rounding == Rounding::bf16) x = round_bf16(x);
-    if (a.as_bf16) {
+    if (a.form == Products::bf16) {
       const __m256i words = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out16 + c), words);
     } else {

@@ -31,16 +31,17 @@ struct RoundedX {
   const float* x = nullptr;  // of the caller: two products with the same share this
   Index x_stride = 0, rows = 0, cols = 0, group = 0, n_padded = 0;
   Rounding rounding = Rounding::none;
-  bool as_bf16 = false, with_sums = false;
+  Products form = Products::f32;
+  bool with_sums = false;
   Index begin = 0, sums_begin = 0;  // in the scratch, 4-byte units
   Index stride = 0, sums_stride = 0;
 
   bool serves(const RoundedX& o) const {
     return x == o.x && x_stride == o.x_stride && rows == o.rows && cols == o.cols &&
-           rounding == o.rounding && as_bf16 == o.as_bf16 &&
+           rounding == o.rounding && form == o.form &&
            (!o.with_sums || (with_sums && group == o.group));
   }
-  bool as_it_is() const { return rounding == Rounding::none && !as_bf16 && n_padded == cols; }
+  bool as_it_is() const { return rounding == Rounding::none && n_padded == cols; }
 };
 
 struct Job {
@@ -79,6 +80,10 @@ void check(const LinearArgs& a) {
   KOGIA_CHECK(a.rows == 0 || (a.x_stride >= a.w->cols() && a.y_stride >= a.w->rows()));
 }
 
+bool needs_sums(const PackedView& w) {
+  return w.products == Products::int8 || (w.products == Products::bf16 && w.has_min);
+}
+
 /// Which rounded x this product reads; a new one where no product before has it.
 Index find_x(const LinearArgs& a, const PackedView& w, Scratch& s) {
   const RoundedX want = {.x = a.x,
@@ -88,8 +93,8 @@ Index find_x(const LinearArgs& a, const PackedView& w, Scratch& s) {
                          .group = w.group,
                          .n_padded = round_up(w.cols, 32),
                          .rounding = w.rounding,
-                         .as_bf16 = w.bf16_products,
-                         .with_sums = w.bf16_products && w.has_min};
+                         .form = w.products,
+                         .with_sums = needs_sums(w)};
   // Products that share x stand together; the other experts need not be searched.
   const Index n = static_cast<Index>(s.xs.size());
   for (Index i = n - 1; i >= std::max<Index>(0, n - 4); --i) {
@@ -99,17 +104,21 @@ Index find_x(const LinearArgs& a, const PackedView& w, Scratch& s) {
   return n;
 }
 
+Index values_of_word(Products form) {
+  return form == Products::f32 ? 1 : form == Products::bf16 ? 2 : 4;
+}
+
 /// Gives each its place in the scratch; returns the numbers needed.
 Index place_xs(std::vector<RoundedX>& xs) {
   Index n = 0;
   for (RoundedX& x : xs) {
     if (x.as_it_is()) continue;
     x.begin = n;
-    x.stride = round_up(x.as_bf16 ? x.n_padded / 2 : x.n_padded, 16);
+    x.stride = round_up(x.n_padded / values_of_word(x.form), 16);
     n += x.rows * x.stride;
     if (!x.with_sums) continue;
     x.sums_begin = n;
-    x.sums_stride = ceil_div(x.n_padded, x.group);
+    x.sums_stride = ceil_div(x.n_padded, x.group) * (x.form == Products::int8 ? 2 : 1);
     n += round_up(x.rows * x.sums_stride, 16);
   }
   return n;
@@ -137,7 +146,7 @@ void round_rows(const RoundedX& x, Index begin, Index end, const LinearKernels& 
         .n_padded = x.n_padded,
         .group = x.group,
         .rounding = x.rounding,
-        .as_bf16 = x.as_bf16,
+        .form = x.form,
         .out = numbers + x.begin + r * x.stride,
         .sums = x.with_sums ? numbers + x.sums_begin + r * x.sums_stride : nullptr};
     row.rounding == Rounding::e4m3 ? round_row_e4m3(row) : kernels.round_row(row);

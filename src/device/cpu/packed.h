@@ -3,16 +3,25 @@
 // nothing else.
 //
 // 16 output rows make a panel and lie in the lanes of a vector. A panel is a sequence of records,
-// each
-//   scales [16] (f16 or f32), minima [16] (the same type), codes of `groups_per_record` groups
-// where a group is 16 or 32 columns, the stretch over which products are summed by themselves.
-// The value of a weight is  code · scale + minimum, each operation rounded to f32, as
-// dequantize_row() has it. Codes of eight columns c = 0 … 7 and lanes r = 0 … 15:
-//   nibble  64 bytes   16-bit word 2r + h, bits 4j … 4j + 3: column 2j + h; values from a table
-//   int8    128 bytes  two vectors of four columns, byte 4r + c
-//   fp8     the same, magnitudes from a table
-//   bf16    256 bytes  four vectors of two columns, 16-bit word 2r + c
-//   f32     512 bytes  eight vectors of one column
+// each a head of scales and then the codes of `groups_per_record` groups, where a group is 16 or 32
+// columns, the stretch over which products are summed by themselves. Heads, for n groups:
+//   f16      scales f16 [n][16], minima f16 [n][16]
+//   f32      scale f32 [16], of all columns of the record
+//   parts    d f16 [16], -dmin f16 [16], s int8 [n][16], m uint8 [n][16]: scale d s, minimum -dmin
+//   m nibbles  the same, s | m << 4 in a byte
+// The minima are there if has_min. The value of a weight is  code · scale + minimum, each operation
+// rounded to f32, as dequantize_row() has it.
+//
+// Codes of a group:
+//   f32   [columns][16] values           f16   the same
+//   bf16  [columns / 2][16][2]: the pairs that bf16 dot products take
+//   else  planes of 1, 2, 4 or 8 bits. Eight columns c = 8k + 4t + 2v + h fill two slots v of each
+//         byte t of the 16-bit word 2r + h of row r; slots 2k + v are counted from the lowest bits
+//         of a vector of 64 bytes to its highest, then in the next. So a shift brings a pair of
+//         columns to the bottom of each word, and every shift two such pairs: bytes that integer
+//         dot products take four by four, in the order of quad_column().
+//   q2 and q4 are one plane; q3, q5 and q6 have the upper one or two bits in a second plane after
+//   it (one for two groups where a group does not fill it); q8 and fp8 are planes of 8 bits.
 // Columns and rows are padded with zeros.
 
 #include <cstddef>
@@ -24,11 +33,53 @@ namespace kogia {
 
 inline constexpr Index kPanelRows = 16;
 
-enum class Codes { nibble, int8, fp8, bf16, f32 };
-enum class ScaleType { none, f16, f32 };
+enum class Codes { q2, q3, q4, q5, q6, q8, fp8, bf16, f16, f32 };
+enum class ScaleType { none, f16, f32, parts, nibbles };
+
+/// Bits of a code in its first plane, and in its second.
+struct PlaneBits {
+  int low, high;
+};
+constexpr PlaneBits plane_bits(Codes codes) {
+  switch (codes) {
+    case Codes::q2:
+      return {2, 0};
+    case Codes::q3:
+      return {2, 1};
+    case Codes::q4:
+      return {4, 0};
+    case Codes::q5:
+      return {4, 1};
+    case Codes::q6:
+      return {4, 2};
+    case Codes::q8:
+    case Codes::fp8:
+      return {8, 0};
+    case Codes::bf16:
+    case Codes::f16:
+      return {16, 0};
+    case Codes::f32:
+      break;
+  }
+  return {32, 0};
+}
+
+/// Columns of a group.
+constexpr Index group_columns(Codes codes) {
+  return codes == Codes::q2 || codes == Codes::q3 || codes == Codes::q6 ? 16 : 32;
+}
+
+/// Which of eight columns stands at place i where x is read in quads.
+constexpr Index quad_column(Index i) {
+  constexpr Index kColumn[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+  return kColumn[i];
+}
 
 /// How x is rounded before it is multiplied: device.h, Compute.
 enum class Rounding { none, bf16, int8, e4m3 };
+
+/// What is multiplied: decoded weights, pairs of bf16 codes, or quads of 8-bit codes.
+enum class Products { f32, bf16, int8 };
 
 struct PackedView {
   const std::byte* data = nullptr;
@@ -38,33 +89,41 @@ struct PackedView {
   bool has_min = false;
   Index group = 32;  // columns
   Index n_groups = 0, groups_per_record = 1;
-  Index codes_offset = 0, group_bytes = 0, record_bytes = 0, panel_bytes = 0;
-  const std::uint16_t* table = nullptr;  // bf16: 32 values of nibbles, or 128 magnitudes of FP8
-  bool bf16_products = false;            // else f32, values decoded
+  Index groups_per_plane = 1;            // that share a second plane
+  Index low_bytes = 0, group_bytes = 0;  // of the first plane, of all planes
+  Index codes_offset = 0, record_bytes = 0, panel_bytes = 0;
+  int lowest = 0;                        // value of code 0 in planes
+  const std::uint16_t* table = nullptr;  // bf16: 64 values of codes, or 128 magnitudes of FP8
+  Products products = Products::f32;
   Rounding rounding = Rounding::none;
 
-  Index padded_cols() const { return n_groups * group; }
   Index n_panels() const { return ceil_div(rows, kPanelRows); }
-  /// Bytes of 16 scales, and of 16 minima.
-  Index scale_bytes() const {
-    return scale == ScaleType::none ? 0 : scale == ScaleType::f16 ? 32 : 64;
-  }
-  const std::byte* record(Index panel, Index group_id) const {
-    return data + panel * panel_bytes + group_id / groups_per_record * record_bytes;
-  }
-  const std::byte* group_codes(Index panel, Index group_id) const {
-    return record(panel, group_id) + codes_offset + group_id % groups_per_record * group_bytes;
-  }
+  const std::byte* panel(Index i) const { return data + i * panel_bytes; }
 };
+
+/// A group of a panel: its record, which of the record's groups it is, and where its codes are.
+struct GroupAt {
+  const std::byte* record;
+  Index i;
+  const std::byte* low;
+  const std::byte* high;
+};
+inline GroupAt group_at(const PackedView& w, const std::byte* record, Index i) {
+  const Index share = w.groups_per_plane == 1 ? 0 : i % w.groups_per_plane;
+  const std::byte* first = record + w.codes_offset + (i - share) * w.group_bytes;
+  return {record, i, first + share * w.low_bytes, first + w.groups_per_plane * w.low_bytes};
+}
 
 /// A row of x as the products see it.
 struct ActivationRow {
   const float* x = nullptr;
   Index n = 0, n_padded = 0, group = 32;
   Rounding rounding = Rounding::none;
-  bool as_bf16 = false;
-  void* out = nullptr;    // n_padded bf16 or f32 values, zeros after n
-  float* sums = nullptr;  // of each group of the rounded x; null: not needed
+  Products form = Products::f32;
+  void* out = nullptr;  // n_padded f32, bf16 or int8 values, zeros after n
+  /// Of each group of the rounded x its sum; int8: the scale and the sum of the whole numbers, one
+  /// after the other. Null: not needed.
+  float* sums = nullptr;
 };
 
 inline constexpr Index kTileRows = 64;
@@ -73,7 +132,7 @@ inline constexpr Index kTileRows = 64;
 struct LinearTile {
   const PackedView* w = nullptr;
   Index panel_begin = 0, panel_end = 0;
-  const float* x = nullptr;  // f32, or pairs of bf16
+  const float* x = nullptr;  // f32, pairs of bf16 or quads of int8
   Index x_stride = 0;        // in units of 4 bytes
   const float* sums = nullptr;
   Index sums_stride = 0;
@@ -85,7 +144,7 @@ struct LinearTile {
 };
 
 struct LinearKernels {
-  bool bf16_products;  // whether PackedView::bf16_products is understood
+  bool bf16_products;  // whether Products::bf16 is understood
   void (*round_row)(const ActivationRow& row);
   void (*tile)(const LinearTile& tile);
 };

@@ -4,6 +4,7 @@
 #include <memory>
 #include <new>
 
+#include "device/cpu/block_codes.h"
 #include "device/cpu/packed.h"
 #include "device/device.h"
 
@@ -26,13 +27,19 @@ class PackedMatrix final : public Matrix {
   void pack_fp8(const MatrixSource& source);
   void pack_values(const MatrixSource& source, bool transpose);
 
-  Index chunk_at(Index row, Index col) const;  // where the codes of 8 columns begin
-  /// Column c of a chunk; nibble, int8 or FP8.
-  void put_code(std::byte* chunk, Index lane, Index c, int code) const;
+  struct ScaleMin {
+    float scale = 1, min = 0;
+  };
+  GroupAt group_of(Index row, Index group) const;
+  std::byte* at(const std::byte* place) { return bytes_.get() + (place - bytes_.get()); }
+  /// Column of its second plane.
+  Index high_column(const GroupAt& at, Index c) const;
+  void put_code(const GroupAt& to, Index lane, Index c, int code);
+  /// Of group g of a block.
+  void put_scale(const GroupAt& to, Index lane, const BlockCodes& block, Index g);
   void put_value(Index row, Index col, float value);
-  void put_scale(Index row, Index record, float scale, float min);
-  float value_at(Index row, Index col) const;  // without its scale
-  float scale_at(Index row, Index group, bool min) const;
+  float value_at(const GroupAt& at, Index lane, Index c) const;  // without its scale
+  ScaleMin scale_at(const GroupAt& at, Index lane) const;
 
   struct Free {
     void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }
@@ -40,7 +47,6 @@ class PackedMatrix final : public Matrix {
   PackedView view_;
   std::unique_ptr<std::byte[], Free> bytes_;
   std::uint16_t table_[130] = {};  // two more, since gathers read 32 bits
-  int lowest_ = 0;                 // value of nibble 0
 };
 
 }  // namespace kogia

@@ -1,0 +1,269 @@
+#pragma once
+// Scales and codes of a group (cpu/packed.h) into AVX-512 registers: part of linear_avx512.cc.
+
+#include <immintrin.h>
+
+#include "device/cpu/packed.h"
+
+#define KOGIA_INLINE __attribute__((always_inline))
+// Loops of few steps, the decoded weights then stay in registers. g++ does so by itself.
+#ifdef __clang__
+#define KOGIA_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define KOGIA_UNROLL
+#endif
+
+namespace kogia::avx512 {
+namespace {
+
+KOGIA_INLINE inline __m512 load_halves(const std::byte* at) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+}
+KOGIA_INLINE inline __m128i load_bytes(const std::byte* at) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+}
+
+struct ScaleMin {
+  __m512 scale, min;
+};
+KOGIA_INLINE inline ScaleMin load_scales(const PackedView& w, GroupAt at) {
+  const std::byte* head = at.record;
+  const Index n = w.groups_per_record;
+  const __m512 none = _mm512_setzero_ps();
+  switch (w.scale) {
+    case ScaleType::none:
+      break;
+    case ScaleType::f16:
+      return {load_halves(head + at.i * 32),
+              w.has_min ? load_halves(head + (n + at.i) * 32) : none};
+    case ScaleType::f32:
+      return {_mm512_loadu_ps(reinterpret_cast<const float*>(head)), none};
+    case ScaleType::parts: {
+      const __m512 d = load_halves(head);
+      const std::byte* parts = head + (w.has_min ? 64 : 32) + at.i * 16;
+      const __m512i s = _mm512_cvtepi8_epi32(load_bytes(parts));
+      const __m512 scale = _mm512_mul_ps(d, _mm512_cvtepi32_ps(s));
+      if (!w.has_min) return {scale, none};
+      const __m512i m = _mm512_cvtepu8_epi32(load_bytes(parts + n * 16));
+      return {scale, _mm512_mul_ps(load_halves(head + 32), _mm512_cvtepi32_ps(m))};
+    }
+    case ScaleType::nibbles: {
+      const __m512i both = _mm512_cvtepu8_epi32(load_bytes(head + 64 + at.i * 16));
+      const __m512i s = _mm512_and_si512(both, _mm512_set1_epi32(15));
+      const __m512i m = _mm512_srli_epi32(both, 4);
+      return {_mm512_mul_ps(load_halves(head), _mm512_cvtepi32_ps(s)),
+              _mm512_mul_ps(load_halves(head + 32), _mm512_cvtepi32_ps(m))};
+    }
+  }
+  return {none, none};
+}
+
+// --- decoding ----------------------------------------------------------------------------------
+
+/// 16-bit words to the right, or to the left by -kBits.
+template <int kBits>
+KOGIA_INLINE inline __m512i shift_words(__m512i v) {
+  if constexpr (kBits > 0) {
+    return _mm512_srli_epi16(v, kBits);
+  } else if constexpr (kBits < 0) {
+    return _mm512_slli_epi16(v, -kBits);
+  }
+  return v;
+}
+
+/// `low` where mask is set, else `high`.
+KOGIA_INLINE inline __m512i select_bits(__m512i mask, __m512i low, __m512i high) {
+  return _mm512_ternarylogic_epi32(mask, low, high, 0xCA);
+}
+
+/// Codes of two planes, the next eight columns at the bottom of both.
+template <int kLow, int kHigh>
+struct PlaneWords {
+  __m512i low, high;
+
+  /// Pair i of the four at the bottom of each word; what is above it does not matter.
+  template <int i>
+  KOGIA_INLINE inline __m512i pair() const {
+    const __m512i at = shift_words<i % 2 * kLow + i / 2 * 8>(low);
+    if constexpr (kHigh == 0) return at;
+    const __m512i above = shift_words<i % 2 * kHigh + i / 2 * 8 - kLow>(high);
+    return select_bits(_mm512_set1_epi16((1 << kLow) - 1), at, above);
+  }
+  /// Bytes of the two pairs 2t + i.
+  template <int i>
+  KOGIA_INLINE inline __m512i quad() const {
+    __m512i at = shift_words<i * kLow>(low);
+    if constexpr (kHigh != 0) {
+      const __m512i above = shift_words<i * kHigh - kLow>(high);
+      at = select_bits(_mm512_set1_epi8((1 << kLow) - 1), at, above);
+    }
+    return _mm512_and_si512(at, _mm512_set1_epi8((1 << (kLow + kHigh)) - 1));
+  }
+};
+
+template <Codes kCodes>
+using WordsOf = PlaneWords<plane_bits(kCodes).low, plane_bits(kCodes).high>;
+
+/// Calls use(words, k) for each chunk k of eight columns of a group.
+template <Codes kCodes, class Use>
+KOGIA_INLINE inline void walk_planes(GroupAt at, const Use& use) {
+  constexpr int kLow = plane_bits(kCodes).low, kHigh = plane_bits(kCodes).high;
+  constexpr Index kOfVector = 4 / kLow;  // chunks
+  WordsOf<kCodes> words = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  if constexpr (kHigh != 0) words.high = _mm512_loadu_si512(at.high);
+  if constexpr (kCodes == Codes::q3) {  // two groups share the plane
+    if (at.i % 2 == 1) words.high = _mm512_srli_epi16(words.high, 4);
+  }
+  KOGIA_UNROLL
+  for (Index k = 0; k < group_columns(kCodes) / 8; ++k) {
+    words.low = k % kOfVector == 0 ? _mm512_loadu_si512(at.low + k / kOfVector * 64)
+                                   : shift_words<2 * kLow>(words.low);
+    use(words, k);
+    if constexpr (kHigh != 0) words.high = shift_words<2 * kHigh>(words.high);
+  }
+}
+
+template <Codes kCodes>
+KOGIA_INLINE inline void decode_planes(const PackedView& w, GroupAt at, __m512i* pairs) {
+  const __m512i tables[2] = {_mm512_loadu_si512(w.table), _mm512_loadu_si512(w.table + 32)};
+  const auto value = [&tables](__m512i codes) {
+    if constexpr (kCodes != Codes::q6) return _mm512_permutexvar_epi16(codes, tables[0]);
+    return _mm512_permutex2var_epi16(tables[0], codes, tables[1]);
+  };
+  walk_planes<kCodes>(at, [&](const WordsOf<kCodes>& words, Index k) {
+    pairs[4 * k] = value(words.template pair<0>());
+    pairs[4 * k + 1] = value(words.template pair<1>());
+    pairs[4 * k + 2] = value(words.template pair<2>());
+    pairs[4 * k + 3] = value(words.template pair<3>());
+  });
+}
+
+// The upper halves of two vectors of f32, as pairs of bf16.
+KOGIA_INLINE inline __m512i join(__m512 even, __m512 odd) {
+  return _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(_mm512_castps_si512(even), 16),
+                                 _mm512_castps_si512(odd));
+}
+
+/// The byte that begins at bit `24 - kLeft` of each 32, as f32.
+template <int kLeft>
+KOGIA_INLINE inline __m512 byte_value(__m512i v) {
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, kLeft), 24));
+}
+
+KOGIA_INLINE inline void decode_q8(GroupAt at, __m512i* pairs) {
+  for (Index v = 0; v < 8; ++v) {  // pairs 4k + i of i = v % 2 and 2 + v % 2
+    const __m512i bytes = _mm512_loadu_si512(at.low + v * 64);
+    __m512i* to = pairs + v / 2 * 4 + v % 2;
+    to[0] = join(byte_value<24>(bytes), byte_value<8>(bytes));
+    to[2] = join(byte_value<16>(bytes), byte_value<0>(bytes));
+  }
+}
+
+/// 16-bit words with FP8 codes at the bottom -> bf16; tables of 4 × 32 magnitudes.
+KOGIA_INLINE inline __m512i fp8_to_bf16(__m512i words, const __m512i* tables) {
+  const __m512i low = _mm512_permutex2var_epi16(tables[0], words, tables[1]);
+  const __m512i high = _mm512_permutex2var_epi16(tables[2], words, tables[3]);
+  const __mmask32 upper = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x40));
+  const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(words, _mm512_set1_epi16(0x80)), 8);
+  return _mm512_or_si512(sign, _mm512_mask_blend_epi16(upper, low, high));
+}
+
+KOGIA_INLINE inline void decode_fp8(const PackedView& w, GroupAt at, __m512i* pairs) {
+  __m512i tables[4];
+  for (int i = 0; i < 4; ++i) tables[i] = _mm512_loadu_si512(w.table + 32 * i);
+  KOGIA_UNROLL
+  for (Index v = 0; v < 8; ++v) {
+    const __m512i bytes = _mm512_loadu_si512(at.low + v * 64);
+    __m512i* to = pairs + v / 2 * 4 + v % 2;
+    to[0] = fp8_to_bf16(bytes, tables);
+    to[2] = fp8_to_bf16(_mm512_srli_epi16(bytes, 8), tables);
+  }
+}
+
+/// Pairs of bf16 codes of a group, in `buffer` or where the matrix keeps them.
+template <Codes kCodes>
+KOGIA_INLINE inline const __m512i* decode_pairs(const PackedView& w, GroupAt at, __m512i* buffer) {
+  if constexpr (kCodes == Codes::bf16) {
+    return reinterpret_cast<const __m512i*>(at.low);
+  } else if constexpr (kCodes == Codes::q8) {
+    decode_q8(at, buffer);
+  } else if constexpr (kCodes == Codes::fp8) {
+    decode_fp8(w, at, buffer);
+  } else {
+    decode_planes<kCodes>(w, at, buffer);
+  }
+  return buffer;
+}
+
+/// Quads of codes without sign: code - lowest, or of 8 bits code + 128.
+template <Codes kCodes>
+KOGIA_INLINE inline void decode_quads(GroupAt at, __m512i* quads) {
+  if constexpr (kCodes == Codes::q8) {
+    const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+    KOGIA_UNROLL
+    for (Index v = 0; v < 8; ++v) {
+      quads[v] = _mm512_xor_si512(_mm512_loadu_si512(at.low + v * 64), flip);
+    }
+  } else {
+    walk_planes<kCodes>(at, [&](const WordsOf<kCodes>& words, Index k) {
+      quads[2 * k] = words.template quad<0>();
+      quads[2 * k + 1] = words.template quad<1>();
+    });
+  }
+}
+
+/// Calls use.template operator()<codes>() for codes that are no plain values.
+template <class Use>
+KOGIA_INLINE inline void for_codes(Codes codes, const Use& use) {
+  switch (codes) {
+    case Codes::q2:
+      return use.template operator()<Codes::q2>();
+    case Codes::q3:
+      return use.template operator()<Codes::q3>();
+    case Codes::q4:
+      return use.template operator()<Codes::q4>();
+    case Codes::q5:
+      return use.template operator()<Codes::q5>();
+    case Codes::q6:
+      return use.template operator()<Codes::q6>();
+    case Codes::q8:
+      return use.template operator()<Codes::q8>();
+    case Codes::fp8:
+      return use.template operator()<Codes::fp8>();
+    case Codes::bf16:
+    case Codes::f16:
+    case Codes::f32:
+      break;
+  }
+  use.template operator()<Codes::bf16>();
+}
+
+/// Values of a group, a vector for each column.
+const __m512i* decode_values(const PackedView& w, GroupAt at, __m512i* buffer) {
+  if (w.codes == Codes::f32) return reinterpret_cast<const __m512i*>(at.low);
+  if (w.codes == Codes::f16) {
+    for (Index c = 0; c < w.group; ++c) {
+      buffer[c] = _mm512_castps_si512(load_halves(at.low + c * 32));
+    }
+    return buffer;
+  }
+  __m512i pair_buffer[16];
+  const __m512i* pairs = pair_buffer;
+  for_codes(w.codes, [&]<Codes kCodes>() { pairs = decode_pairs<kCodes>(w, at, pair_buffer); });
+  const bool scaled = w.scale != ScaleType::none;
+  const ScaleMin by = load_scales(w, at);
+  for (Index i = 0; i < w.group / 2; ++i) {
+    const __m512i pair = _mm512_loadu_si512(pairs + i);
+    const __m512i odd_mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
+    __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
+    __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pair, odd_mask));
+    if (scaled) even = _mm512_mul_ps(even, by.scale), odd = _mm512_mul_ps(odd, by.scale);
+    if (w.has_min) even = _mm512_add_ps(even, by.min), odd = _mm512_add_ps(odd, by.min);
+    buffer[2 * i] = _mm512_castps_si512(even);
+    buffer[2 * i + 1] = _mm512_castps_si512(odd);
+  }
+  return buffer;
+}
+
+}  // namespace
+}  // namespace kogia::avx512
