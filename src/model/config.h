@@ -1,6 +1,7 @@
 #pragma once
 // What a checkpoint says of its model, whatever the format it is stored in.
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,8 +27,10 @@ struct RopeConfig {
   double theta = 10000;
   double factor = 1;
   double original_max_position_embeddings = 0;
-  double beta_fast = 32, beta_slow = 1;              // yarn
-  double mscale = 1, mscale_all_dim = 0;             // yarn; the defaults of a missing key
+  double beta_fast = 32, beta_slow = 1;         // yarn
+  double mscale = 1, mscale_all_dim = 0;        // yarn; the defaults of a missing key
+  std::optional<double> attention_factor = {};  // yarn: instead of the ratio of the mscales
+  bool truncate = true;                         // yarn: the ramp begins and ends at whole pairs
   double low_freq_factor = 1, high_freq_factor = 4;  // llama3
 };
 

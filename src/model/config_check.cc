@@ -80,6 +80,7 @@ void check_rope(const RopeConfig& rope, const Checker& check) {
   if (rope.kind == RopeConfig::Kind::kYarn) {
     check.positive("beta_fast", rope.beta_fast);
     check.positive("beta_slow", rope.beta_slow);
+    if (rope.attention_factor) check.positive("attention_factor", *rope.attention_factor);
   } else {
     check.positive("low_freq_factor", rope.low_freq_factor);
     check.positive("high_freq_factor", rope.high_freq_factor);

@@ -75,11 +75,8 @@ RopeConfig read_rope(const HfConfig& j, bool deepseek) {
     rope.mscale = 1;  // transformers takes both or neither
     rope.mscale_all_dim = 0;
   }
-  if (rope.kind == RopeConfig::Kind::kYarn &&
-      (s.has("attention_factor") || !s.get_bool("truncate").value_or(true))) {
-    throw_error(ErrorCode::kUnsupported,
-                "{}: attention_factor and truncate of YaRN are not there yet", j.file());
-  }
+  rope.attention_factor = s.get_float("attention_factor");
+  rope.truncate = s.get_bool("truncate").value_or(true);
   rope.low_freq_factor = s.get_float("low_freq_factor").value_or(1);
   rope.high_freq_factor = s.get_float("high_freq_factor").value_or(4);
   return rope;

@@ -24,9 +24,13 @@ double yarn_dimension(const RopeConfig& rope, double rotations) {
 // f′ = f/s · ramp + f · (1 − ramp); the ramp runs over the index of the pair, its upper end may
 // reach dims − 1 although pairs end at dims / 2.
 void scale_yarn(const RopeConfig& rope, std::vector<double>& f) {
-  const double low = std::max(std::floor(yarn_dimension(rope, rope.beta_fast)), 0.0);
-  double high =
-      std::min(std::ceil(yarn_dimension(rope, rope.beta_slow)), static_cast<double>(rope.dims - 1));
+  double low = yarn_dimension(rope, rope.beta_fast), high = yarn_dimension(rope, rope.beta_slow);
+  if (rope.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, static_cast<double>(rope.dims - 1));
   if (low == high) high += 0.001;
   for (std::size_t i = 0; i < f.size(); ++i) {
     const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
@@ -73,6 +77,7 @@ std::vector<double> rope_frequencies(const RopeConfig& rope) {
 
 double rope_table_factor(const RopeConfig& rope) {
   if (rope.kind != RopeConfig::Kind::kYarn) return 1;
+  if (rope.attention_factor) return *rope.attention_factor;
   return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim);
 }
 

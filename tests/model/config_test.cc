@@ -98,6 +98,21 @@ TEST(Rope, ADefaultRopeTypeLeavesScalesAlone) {
   EXPECT_NEAR(rope_frequencies(c.rope)[31], 1.33352e-4, 1e-8);
 }
 
+TEST(Rope, YarnTakesItsFactorAndItsRampAsTransformersDoes) {
+  const ModelConfig c = parse(R"({"model_type":"qwen2","vocab_size":1000,"hidden_size":2048,
+    "intermediate_size":4096,"num_hidden_layers":2,"num_attention_heads":32,"head_dim":64,
+    "num_key_value_heads":8,"max_position_embeddings":131072,"rope_parameters":{"rope_type":"yarn",
+    "rope_theta":150000,"factor":32.0,"beta_fast":32.0,"beta_slow":1.0,"truncate":false,
+    "attention_factor":1.25,"original_max_position_embeddings":4096}})");
+  const std::vector<double> f = rope_frequencies(c.rope);
+  const std::pair<std::size_t, double> from_transformers[] = {
+      {0, 1.0},           {7, 7.374457e-02},  {8, 5.081327e-02},
+      {9, 3.170570e-02},  {12, 6.794959e-03}, {16, 4.564839e-04},
+      {17, 1.293187e-04}, {18, 3.830881e-05}, {31, 3.023511e-07}};
+  for (const auto& [i, value] : from_transformers) EXPECT_NEAR(f[i], value, 2e-6 * value) << i;
+  EXPECT_EQ(rope_table_factor(c.rope), 1.25);
+}
+
 TEST(Rope, Llama3FollowsTheWavelength) {
   const ModelConfig c = parse(R"({"model_type":"llama","vocab_size":128256,"hidden_size":4096,
     "intermediate_size":14336,"num_hidden_layers":32,"num_attention_heads":32,"num_key_value_heads":8,
