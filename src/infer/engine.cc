@@ -1,15 +1,14 @@
 #include "infer/engine.h"
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 #include <optional>
 #include <set>
-#include <sstream>
 
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "base/progress.h"
 #include "formats/checkpoint.h"
 #include "formats/gguf.h"
@@ -64,12 +63,14 @@ std::unique_ptr<ChatTemplate> template_of(const Checkpoint& checkpoint,
   return ChatTemplate::create(source, tokenizer, text(tokenizer.bos()), text(tokenizer.eos()));
 }
 
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) throw_error(ErrorCode::kIo, "{}: cannot be read", path.string());
-  return text.str();
+std::string_view text_of(const MappedFile& file) {
+  constexpr Index kMaxBytes = Index{1} << 28;  // the largest published one has 36 MB
+  if (file.size() > kMaxBytes) {
+    throw_error(ErrorCode::kInvalid, "{} bytes, expected a tokenizer.json of at most {}",
+                file.size(), kMaxBytes);
+  }
+  return {reinterpret_cast<const char*>(file.bytes().data()),
+          static_cast<std::size_t>(file.size())};
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -220,8 +221,10 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
     throw_error(ErrorCode::kNotFound, "{}: no such file", path.string());
   }
   const fs::path config = json.parent_path() / "tokenizer_config.json";
+  const MappedFile file = MappedFile::open(json);
+  const MappedFile settings = fs::exists(config) ? MappedFile::open(config) : MappedFile();
   try {
-    return Tokenizer::from_json(read_file(json), fs::exists(config) ? read_file(config) : "");
+    return Tokenizer::from_json(text_of(file), text_of(settings));
   } catch (const Error& e) {
     throw Error(e.code(), json.string() + ": " + e.what(), e.help());
   }

@@ -9,6 +9,10 @@ namespace kogia {
 nlohmann::ordered_json parse_json(std::string_view text, std::string_view what) {
   using Json = nlohmann::ordered_json;
   constexpr int kMaxDepth = 128;
+  // The library takes a zero byte for the end of the text and would not see what follows.
+  if (const auto zero = text.find('\0'); zero != text.npos) {
+    throw_error(ErrorCode::kInvalid, "{} is not JSON: byte {} is zero", what, zero);
+  }
   try {
     return Json::parse(text, [&](int depth, Json::parse_event_t, Json&) {
       if (depth > kMaxDepth) {

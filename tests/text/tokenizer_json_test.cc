@@ -104,6 +104,7 @@ TEST(TokenizerJson, RefusesFilesThatContradictThemselves) {
   EXPECT_THAT(refusal(with("/added_tokens", 3)), HasSubstr("added_tokens"));
   EXPECT_THAT(refusal(small(), R"({"add_bos_token": true})"), HasSubstr("bos_token is no token"));
   EXPECT_THAT(refusal(small(), "{"), HasSubstr("tokenizer_config.json is not JSON"));
+  EXPECT_THAT(refusal(small(), std::string("{}\0{}", 5)), HasSubstr("byte 2 is zero"));
   EXPECT_THAT(refusal(Json::array()), HasSubstr("not an object"));
   EXPECT_THROW(Tokenizer::from_json("", ""), Error);
   EXPECT_THROW(Tokenizer::from_json(std::string(100'000, '['), ""), Error);
