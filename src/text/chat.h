@@ -26,6 +26,9 @@ struct ChatOptions {
   bool add_generation_prompt = true;
   std::string tools_json;   // JSON array, or empty
   std::string kwargs_json;  // further template variables (enable_thinking, thinking, …), or empty
+  /// What the template may write, besides 16 times the messages: what a model could never read need
+  /// not be made.
+  std::size_t max_bytes = std::size_t{16} << 20;
 };
 
 /// What the prompt became: ids with control tokens only where the template itself wrote them.

@@ -82,9 +82,9 @@ class JinjaChatTemplate : public ChatTemplate {
     Json variables = variables_json(messages, options);
     const std::string json = dump(variables);
     RenderedChat chat;
-    chat.text = render_json(json);
+    chat.text = render_json(json, options.max_bytes);
     chat.ids = tokenizer_->encode_trusted(chat.text, trusted_.find(chat.text, json));
-    warn_of_dropped_calls(std::move(variables), chat.warnings);
+    warn_of_dropped_calls(std::move(variables), options.max_bytes, chat.warnings);
     return chat;
   }
 
@@ -97,13 +97,14 @@ class JinjaChatTemplate : public ChatTemplate {
     }
   }
 
-  std::string render_json(std::string_view json) const {
+  std::string render_json(std::string_view json, std::size_t max_bytes) const {
     const TemplateVariables variables(trusted_.with_specials(json, trusted_.bos(), trusted_.eos()));
-    return render_template(trusted_.source(), variables);
+    return render_template(trusted_.source(), variables, max_bytes);
   }
 
   // Renders with each function's name made unmistakable and looks which are missing.
-  void warn_of_dropped_calls(Json variables, std::vector<std::string>& warnings) const {
+  void warn_of_dropped_calls(Json variables, std::size_t max_bytes,
+                             std::vector<std::string>& warnings) const {
     constexpr std::size_t kFirst = 0xE000, kMarks = 6400;    // one private character for each call
     std::vector<std::pair<std::string, std::size_t>> marks;  // mark, message
     for_each_call(variables, [&](std::size_t message, Json& name) {
@@ -115,7 +116,7 @@ class JinjaChatTemplate : public ChatTemplate {
     if (marks.empty() || marks.size() > kMarks) return;
     std::string text;
     try {
-      text = render_json(dump(variables));
+      text = render_json(dump(variables), max_bytes);
     } catch (const Error&) {
       return;  // the template knows its functions by name
     }

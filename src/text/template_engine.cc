@@ -64,15 +64,16 @@ void check_template(std::string_view source) {
   if (code != KOGIA_FFI_OK) throw_failure(code, line, error.str());
 }
 
-std::string render_template(std::string_view source, const TemplateVariables& variables) {
+std::string render_template(std::string_view source, const TemplateVariables& variables,
+                            std::size_t max_bytes) {
   constexpr std::uint64_t kFuel = 1'000'000, kFuelPerByte = 64;
-  constexpr std::size_t kOutput = std::size_t{16} << 20, kOutputPerByte = 16;
+  constexpr std::size_t kOutputPerByte = 16;
   FfiText text;
   std::uint32_t line = 0;
   const std::size_t n = variables.json_bytes();
   const int code = kogia_ffi_render(
       bytes(source), source.size(), static_cast<const KogiaFfiVariables*>(variables.handle_),
-      kFuel + kFuelPerByte * n, kOutput + kOutputPerByte * n, text.out(), &line);
+      kFuel + kFuelPerByte * n, max_bytes + kOutputPerByte * n, text.out(), &line);
   if (code != KOGIA_FFI_OK) throw_failure(code, line, text.str());
   return text.str();
 }

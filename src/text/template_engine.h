@@ -19,7 +19,8 @@ class TemplateVariables {
   std::size_t json_bytes() const { return json_bytes_; }
 
  private:
-  friend std::string render_template(std::string_view source, const TemplateVariables& variables);
+  friend std::string render_template(std::string_view source, const TemplateVariables& variables,
+                                     std::size_t max_bytes);
   void* handle_ = nullptr;
   std::size_t json_bytes_ = 0;
 };
@@ -29,7 +30,8 @@ void check_template(std::string_view source);
 
 /// Renders as transformers does. Throws Error with the line if the template raises, runs too long
 /// (1 million instructions and 64 more for each byte of the variables) or writes too much
-/// (16 MiB and 16 times the variables; four times that with the text in between).
-std::string render_template(std::string_view source, const TemplateVariables& variables);
+/// (max_bytes and 16 times the variables; four times that with the text in between).
+std::string render_template(std::string_view source, const TemplateVariables& variables,
+                            std::size_t max_bytes);
 
 }  // namespace kogia

@@ -120,7 +120,9 @@ bool TrustedText::mark(const std::string& text, std::string_view variables_json,
   source += source_.substr(pos);
   std::string changed;
   try {
-    changed = render_template(source, TemplateVariables(with_specials(variables_json, bos, eos)));
+    // A twin has four bytes at most.
+    changed = render_template(source, TemplateVariables(with_specials(variables_json, bos, eos)),
+                              4 * text.size());
   } catch (const Error&) {
     return false;
   }

@@ -232,6 +232,16 @@ TEST(ChatTemplate, NamesTheLineOfWhatIsWrong) {
   EXPECT_THAT(message("{{ nothing.at.all }}"), HasSubstr("undefined"));
 }
 
+TEST(ChatTemplate, WritesNoMoreThanAsked) {
+  const Tokenizer& t = shared_tokenizer("qwen3");
+  const auto chat =
+      ChatTemplate::create("{% for i in range(100) %}{{ 'x' * 100 }}{% endfor %}", t, "", "");
+  ChatOptions options;
+  EXPECT_EQ(chat->render({}, options).text.size(), 10'000u);
+  options.max_bytes = 8'000;
+  EXPECT_THROW(chat->render({}, options), Error);
+}
+
 TEST(ChatTemplate, StopsHostileTemplates) {
   const Tokenizer& t = shared_tokenizer("qwen3");
   for (const std::string source :
