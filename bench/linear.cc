@@ -17,7 +17,8 @@ struct Shape {
   DType dtype;
   Compute compute;
   Index rows, outs, cols;
-  int n_products = 1;  // matrices of this shape in a call, each with its own rows (experts)
+  int n_products = 1;   // matrices of this shape in a call, each with its own rows (experts)
+  bool cached = false;  // the same weights in every call
 };
 
 std::vector<float> random_floats(Index n, std::uint64_t seed) {
@@ -45,7 +46,8 @@ void BM_linear(benchmark::State& state, Shape s) {
   std::vector<std::unique_ptr<Matrix>> w;
   Index bytes = 0;
   const auto n_products = static_cast<std::size_t>(s.n_products);
-  while (bytes < (Index{96} << 20) || w.size() % n_products != 0) {
+  const Index least = s.cached ? 0 : Index{96} << 20;
+  while (w.empty() || bytes < least || w.size() % n_products != 0) {
     w.push_back(random_matrix(*device, s));
     bytes += w.back()->n_bytes();
     if (s.rows > 64 && w.size() >= n_products) break;
@@ -75,8 +77,12 @@ void BM_linear(benchmark::State& state, Shape s) {
   state.SetLabel(device->name());
 }
 
-#define KOGIA_LINEAR(name, ...) \
-  BENCHMARK_CAPTURE(BM_linear, name, Shape{__VA_ARGS__})->ArgName("threads")->Arg(2)->UseRealTime()
+#define KOGIA_LINEAR(name, ...)                          \
+  BENCHMARK_CAPTURE(BM_linear, name, Shape{__VA_ARGS__}) \
+      ->ArgName("threads")                               \
+      ->Arg(1)                                           \
+      ->Arg(2)                                           \
+      ->UseRealTime()
 
 // SmolLM2-135M: a decoded token and a prompt.
 KOGIA_LINEAR(smol_q_1, DType::q4_1, Compute::bf16, 1, 576, 576);
@@ -95,6 +101,34 @@ KOGIA_LINEAR(experts_q8_0_1, DType::q8_0, Compute::bf16, 1, 256, 512, 6);
 KOGIA_LINEAR(experts_q8_0_8, DType::q8_0, Compute::bf16, 8, 256, 512, 64);
 KOGIA_LINEAR(experts_q4_k_1, DType::q4_k, Compute::bf16, 1, 256, 512, 6);
 KOGIA_LINEAR(experts_q4_k_8, DType::q4_k, Compute::bf16, 8, 256, 512, 64);
+// Qwen2 1.5B, a decoded token and a prompt.
+KOGIA_LINEAR(qwen_up_q4_k_1, DType::q4_k, Compute::bf16, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q4_k_1_int8, DType::q4_k, Compute::int8, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q6_k_1, DType::q6_k, Compute::bf16, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q5_0_1, DType::q5_0, Compute::bf16, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q8_0_1, DType::q8_0, Compute::bf16, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q8_0_1_int8, DType::q8_0, Compute::int8, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_bf16_1, DType::bf16, Compute::bf16, 1, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q4_k_4, DType::q4_k, Compute::bf16, 4, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q4_k_16, DType::q4_k, Compute::bf16, 16, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q4_k_512, DType::q4_k, Compute::bf16, 512, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q4_k_512_int8, DType::q4_k, Compute::int8, 512, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q8_0_512, DType::q8_0, Compute::bf16, 512, 8960, 1536);
+KOGIA_LINEAR(qwen_up_q8_0_512_int8, DType::q8_0, Compute::int8, 512, 8960, 1536);
+KOGIA_LINEAR(qwen_up_bf16_512, DType::bf16, Compute::bf16, 512, 8960, 1536);
+// Weights in the L2 cache: what decoding and multiplying alone would allow.
+KOGIA_LINEAR(cached_q4_k_1, DType::q4_k, Compute::bf16, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_k_1_int8, DType::q4_k, Compute::int8, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_1_1, DType::q4_1, Compute::bf16, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q5_0_1, DType::q5_0, Compute::bf16, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q6_k_1, DType::q6_k, Compute::bf16, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q8_0_1, DType::q8_0, Compute::bf16, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q8_0_1_int8, DType::q8_0, Compute::int8, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_fp8_1, DType::f8_e4m3, Compute::bf16, 1, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_bf16_1, DType::bf16, Compute::bf16, 1, 256, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_k_4, DType::q4_k, Compute::bf16, 4, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_k_8, DType::q4_k, Compute::bf16, 8, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_k_16, DType::q4_k, Compute::bf16, 16, 512, 1536, 1, true);
 // Large matrices.
 KOGIA_LINEAR(fp8_1, DType::f8_e4m3, Compute::bf16, 1, 2048, 7168);
 KOGIA_LINEAR(bf16_1, DType::bf16, Compute::bf16, 1, 2048, 7168);

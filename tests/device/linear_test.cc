@@ -149,6 +149,40 @@ TEST(Linear, AgreesWithTheReferenceInEveryFormatAndArithmetic) {
   });
 }
 
+// Kernels may keep such weights in another way than those with a -128: random bytes have one.
+TEST(Linear, EightBitWeightsWithoutMinus128AreTheSame) {
+  for_each_cpu_target([](Device& device) {
+    Stored m = store(DType::q8_0, 53, 160, /*seed=*/30);
+    for (std::size_t i = 0; i < m.bytes.size(); ++i) {
+      if (i % 34 >= 2 && m.bytes[i] == std::byte{0x80}) m.bytes[i] = std::byte{0x81};
+    }
+    dequantize_row(DType::q8_0, m.bytes.data(), m.values.data(), 53 * 160);
+    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8}) {
+      SCOPED_TRACE(name(compute));
+      for (const Index rows : {1, 3, 66}) {
+        expect_like_reference(device, m.source, {.compute = compute}, rows, m.values);
+      }
+      const auto w = device.pack(m.source, {.compute = compute});
+      const auto x = random_floats(13 * 160, /*seed=*/31);
+      const auto all = multiply(device, *w, x, 13);
+      for (const Index r : {0, 7, 12}) {
+        EXPECT_TRUE(same_bits(multiply(device, *w, row(x, r, 160), 1), row(all, r, 53))) << r;
+      }
+      // One -128 more, and nothing else may change.
+      Stored lowest = m;
+      lowest.bytes[5] = std::byte{0x80};
+      lowest.source.data = lowest.bytes.data();
+      const auto with = multiply(device, *device.pack(lowest.source, {.compute = compute}), x, 13);
+      for (Index r = 0; r < 13; ++r) {
+        for (Index o = 1; o < 53; ++o) {
+          const auto at = static_cast<std::size_t>(r * 53 + o);
+          ASSERT_EQ(with[at], all[at]) << r << ", " << o;
+        }
+      }
+    }
+  });
+}
+
 TEST(Linear, AppliesFp8ScalesOfSlicesAndRaggedBlocks) {
   for_each_cpu_target([](Device& device) {
     for (const Compute compute : {Compute::f32, Compute::bf16, Compute::fp8}) {

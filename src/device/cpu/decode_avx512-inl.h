@@ -26,36 +26,31 @@ KOGIA_INLINE inline __m128i load_bytes(const std::byte* at) {
 struct ScaleMin {
   __m512 scale, min;
 };
+template <ScaleType kScale, bool kMin>
 KOGIA_INLINE inline ScaleMin load_scales(const PackedView& w, GroupAt at) {
   const std::byte* head = at.record;
   const Index n = w.groups_per_record;
   const __m512 none = _mm512_setzero_ps();
-  switch (w.scale) {
-    case ScaleType::none:
-      break;
-    case ScaleType::f16:
-      return {load_halves(head + at.i * 32),
-              w.has_min ? load_halves(head + (n + at.i) * 32) : none};
-    case ScaleType::f32:
-      return {_mm512_loadu_ps(reinterpret_cast<const float*>(head)), none};
-    case ScaleType::parts: {
-      const __m512 d = load_halves(head);
-      const std::byte* parts = head + (w.has_min ? 64 : 32) + at.i * 16;
-      const __m512i s = _mm512_cvtepi8_epi32(load_bytes(parts));
-      const __m512 scale = _mm512_mul_ps(d, _mm512_cvtepi32_ps(s));
-      if (!w.has_min) return {scale, none};
-      const __m512i m = _mm512_cvtepu8_epi32(load_bytes(parts + n * 16));
-      return {scale, _mm512_mul_ps(load_halves(head + 32), _mm512_cvtepi32_ps(m))};
-    }
-    case ScaleType::nibbles: {
-      const __m512i both = _mm512_cvtepu8_epi32(load_bytes(head + 64 + at.i * 16));
-      const __m512i s = _mm512_and_si512(both, _mm512_set1_epi32(15));
-      const __m512i m = _mm512_srli_epi32(both, 4);
-      return {_mm512_mul_ps(load_halves(head), _mm512_cvtepi32_ps(s)),
-              _mm512_mul_ps(load_halves(head + 32), _mm512_cvtepi32_ps(m))};
-    }
+  if constexpr (kScale == ScaleType::f16) {
+    return {load_halves(head + at.i * 32), kMin ? load_halves(head + (n + at.i) * 32) : none};
+  } else if constexpr (kScale == ScaleType::f32) {
+    return {_mm512_loadu_ps(reinterpret_cast<const float*>(head)), none};
+  } else if constexpr (kScale == ScaleType::parts) {
+    const std::byte* parts = head + (kMin ? 64 : 32) + at.i * 16;
+    const __m512i s = _mm512_cvtepi8_epi32(load_bytes(parts));
+    const __m512 scale = _mm512_mul_ps(load_halves(head), _mm512_cvtepi32_ps(s));
+    if constexpr (!kMin) return {scale, none};
+    const __m512i m = _mm512_cvtepu8_epi32(load_bytes(parts + n * 16));
+    return {scale, _mm512_mul_ps(load_halves(head + 32), _mm512_cvtepi32_ps(m))};
+  } else if constexpr (kScale == ScaleType::nibbles) {
+    const __m512i both = _mm512_cvtepu8_epi32(load_bytes(head + 64 + at.i * 16));
+    const __m512i s = _mm512_and_si512(both, _mm512_set1_epi32(15));
+    const __m512i m = _mm512_srli_epi32(both, 4);
+    return {_mm512_mul_ps(load_halves(head), _mm512_cvtepi32_ps(s)),
+            _mm512_mul_ps(load_halves(head + 32), _mm512_cvtepi32_ps(m))};
+  } else {
+    return {_mm512_set1_ps(1), none};
   }
-  return {none, none};
 }
 
 // --- decoding ----------------------------------------------------------------------------------
@@ -104,37 +99,100 @@ struct PlaneWords {
 template <Codes kCodes>
 using WordsOf = PlaneWords<plane_bits(kCodes).low, plane_bits(kCodes).high>;
 
-/// Calls use(words, k) for each chunk k of eight columns of a group.
-template <Codes kCodes, class Use>
-KOGIA_INLINE inline void walk_planes(GroupAt at, const Use& use) {
+/// From the words of chunk k - 1 of a group to those of chunk k, eight columns each.
+template <Codes kCodes>
+KOGIA_INLINE inline void next_words(GroupAt at, Index k, WordsOf<kCodes>& words) {
   constexpr int kLow = plane_bits(kCodes).low, kHigh = plane_bits(kCodes).high;
   constexpr Index kOfVector = 4 / kLow;  // chunks
-  WordsOf<kCodes> words = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  if constexpr (kHigh != 0) words.high = _mm512_loadu_si512(at.high);
-  if constexpr (kCodes == Codes::q3) {  // two groups share the plane
-    if (at.i % 2 == 1) words.high = _mm512_srli_epi16(words.high, 4);
-  }
-  KOGIA_UNROLL
-  for (Index k = 0; k < group_columns(kCodes) / 8; ++k) {
-    words.low = k % kOfVector == 0 ? _mm512_loadu_si512(at.low + k / kOfVector * 64)
-                                   : shift_words<2 * kLow>(words.low);
-    use(words, k);
-    if constexpr (kHigh != 0) words.high = shift_words<2 * kHigh>(words.high);
+  words.low = k % kOfVector == 0 ? _mm512_loadu_si512(at.low + k / kOfVector * 64)
+                                 : shift_words<2 * kLow>(words.low);
+  if constexpr (kHigh != 0) {
+    words.high = k == 0 ? _mm512_loadu_si512(at.high) : shift_words<2 * kHigh>(words.high);
+    if constexpr (kCodes == Codes::q3) {  // two groups share the plane
+      if (k == 0 && at.i % 2 == 1) words.high = _mm512_srli_epi16(words.high, 4);
+    }
   }
 }
 
+/// Calls use(words, k) for each chunk k of eight columns of a group.
+template <Codes kCodes, class Use>
+KOGIA_INLINE inline void walk_planes(GroupAt at, const Use& use) {
+  WordsOf<kCodes> words;
+  KOGIA_UNROLL
+  for (Index k = 0; k < group_columns(kCodes) / 8; ++k) {
+    next_words<kCodes>(at, k, words);
+    use(words, k);
+  }
+}
+
+/// What codes are looked up in, to be loaded once for many groups.
 template <Codes kCodes>
-KOGIA_INLINE inline void decode_planes(const PackedView& w, GroupAt at, __m512i* pairs) {
-  const __m512i tables[2] = {_mm512_loadu_si512(w.table), _mm512_loadu_si512(w.table + 32)};
-  const auto value = [&tables](__m512i codes) {
-    if constexpr (kCodes != Codes::q6) return _mm512_permutexvar_epi16(codes, tables[0]);
-    return _mm512_permutex2var_epi16(tables[0], codes, tables[1]);
-  };
+struct Tables {
+  __m512i low, high;
+  explicit KOGIA_INLINE inline Tables(const PackedView& w)
+      : low(_mm512_loadu_si512(w.table)), high(_mm512_loadu_si512(w.table + 32)) {}
+  /// bf16 values of words.
+  KOGIA_INLINE inline __m512i value(__m512i codes) const {
+    if constexpr (kCodes != Codes::q6) return _mm512_permutexvar_epi16(codes, low);
+    return _mm512_permutex2var_epi16(low, codes, high);
+  }
+};
+
+/// Bytes with a sign: the two bytes of the 128 values.
+struct ByteTables {
+  __m512i low[2], high[2];
+  explicit KOGIA_INLINE inline ByteTables(const PackedView& w) {
+    for (int i = 0; i < 2; ++i) {
+      const __m512i a = _mm512_loadu_si512(w.table + 64 * i);
+      const __m512i b = _mm512_loadu_si512(w.table + 64 * i + 32);
+      low[i] = join(_mm512_cvtepi16_epi8(a), _mm512_cvtepi16_epi8(b));
+      high[i] = join(_mm512_cvtepi16_epi8(_mm512_srli_epi16(a, 8)),
+                     _mm512_cvtepi16_epi8(_mm512_srli_epi16(b, 8)));
+    }
+  }
+  /// Two vectors of bf16, of the lower and of the upper byte of each word.
+  KOGIA_INLINE inline void values(__m512i bytes, __m512i& of_low, __m512i& of_high) const {
+    const __m512i magnitude = _mm512_permutex2var_epi8(high[0], bytes, high[1]);
+    const __m512i l = _mm512_permutex2var_epi8(low[0], bytes, low[1]);
+    const __m512i h = _mm512_ternarylogic_epi32(magnitude, bytes, _mm512_set1_epi8(-128), 0xF8);
+    const __m512i lower = _mm512_set1_epi16(0xFF);
+    of_low = select_bits(lower, l, _mm512_slli_epi16(h, 8));
+    of_high = select_bits(lower, _mm512_srli_epi16(l, 8), h);
+  }
+
+ private:
+  KOGIA_INLINE static inline __m512i join(__m256i a, __m256i b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+  }
+};
+template <>
+struct Tables<Codes::s8> : ByteTables {
+  using ByteTables::ByteTables;
+};
+template <>
+struct Tables<Codes::fp8> : ByteTables {
+  using ByteTables::ByteTables;
+};
+template <>
+struct Tables<Codes::q8> {
+  explicit KOGIA_INLINE inline Tables(const PackedView&) {}
+};
+template <>
+struct Tables<Codes::bf16> {
+  explicit KOGIA_INLINE inline Tables(const PackedView&) {}
+};
+template <>
+struct Tables<Codes::f32> {
+  explicit KOGIA_INLINE inline Tables(const PackedView&) {}
+};
+
+template <Codes kCodes>
+KOGIA_INLINE inline void decode_planes(const Tables<kCodes>& tables, GroupAt at, __m512i* pairs) {
   walk_planes<kCodes>(at, [&](const WordsOf<kCodes>& words, Index k) {
-    pairs[4 * k] = value(words.template pair<0>());
-    pairs[4 * k + 1] = value(words.template pair<1>());
-    pairs[4 * k + 2] = value(words.template pair<2>());
-    pairs[4 * k + 3] = value(words.template pair<3>());
+    pairs[4 * k] = tables.value(words.template pair<0>());
+    pairs[4 * k + 1] = tables.value(words.template pair<1>());
+    pairs[4 * k + 2] = tables.value(words.template pair<2>());
+    pairs[4 * k + 3] = tables.value(words.template pair<3>());
   });
 }
 
@@ -159,38 +217,26 @@ KOGIA_INLINE inline void decode_q8(GroupAt at, __m512i* pairs) {
   }
 }
 
-/// 16-bit words with FP8 codes at the bottom -> bf16; tables of 4 × 32 magnitudes.
-KOGIA_INLINE inline __m512i fp8_to_bf16(__m512i words, const __m512i* tables) {
-  const __m512i low = _mm512_permutex2var_epi16(tables[0], words, tables[1]);
-  const __m512i high = _mm512_permutex2var_epi16(tables[2], words, tables[3]);
-  const __mmask32 upper = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x40));
-  const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(words, _mm512_set1_epi16(0x80)), 8);
-  return _mm512_or_si512(sign, _mm512_mask_blend_epi16(upper, low, high));
-}
-
-KOGIA_INLINE inline void decode_fp8(const PackedView& w, GroupAt at, __m512i* pairs) {
-  __m512i tables[4];
-  for (int i = 0; i < 4; ++i) tables[i] = _mm512_loadu_si512(w.table + 32 * i);
+KOGIA_INLINE inline void decode_bytes(const ByteTables& tables, GroupAt at, __m512i* pairs) {
   KOGIA_UNROLL
   for (Index v = 0; v < 8; ++v) {
-    const __m512i bytes = _mm512_loadu_si512(at.low + v * 64);
     __m512i* to = pairs + v / 2 * 4 + v % 2;
-    to[0] = fp8_to_bf16(bytes, tables);
-    to[2] = fp8_to_bf16(_mm512_srli_epi16(bytes, 8), tables);
+    tables.values(_mm512_loadu_si512(at.low + v * 64), to[0], to[2]);
   }
 }
 
 /// Pairs of bf16 codes of a group, in `buffer` or where the matrix keeps them.
 template <Codes kCodes>
-KOGIA_INLINE inline const __m512i* decode_pairs(const PackedView& w, GroupAt at, __m512i* buffer) {
+KOGIA_INLINE inline const __m512i* decode_pairs(const Tables<kCodes>& tables, GroupAt at,
+                                                __m512i* buffer) {
   if constexpr (kCodes == Codes::bf16) {
     return reinterpret_cast<const __m512i*>(at.low);
   } else if constexpr (kCodes == Codes::q8) {
     decode_q8(at, buffer);
-  } else if constexpr (kCodes == Codes::fp8) {
-    decode_fp8(w, at, buffer);
+  } else if constexpr (kCodes == Codes::s8 || kCodes == Codes::fp8) {
+    decode_bytes(tables, at, buffer);
   } else {
-    decode_planes<kCodes>(w, at, buffer);
+    decode_planes<kCodes>(tables, at, buffer);
   }
   return buffer;
 }
@@ -212,30 +258,39 @@ KOGIA_INLINE inline void decode_quads(GroupAt at, __m512i* quads) {
   }
 }
 
-/// Calls use.template operator()<codes>() for codes that are no plain values.
+/// Calls use.template operator()<codes, scale, has_min>() for codes that are no plain values.
 template <class Use>
-KOGIA_INLINE inline void for_codes(Codes codes, const Use& use) {
-  switch (codes) {
+KOGIA_INLINE inline void for_layout(const PackedView& w, const Use& use) {
+  using enum ScaleType;
+  const auto q45 = [&]<Codes kCodes>() {
+    if (w.scale == parts) return use.template operator()<kCodes, parts, true>();
+    if (w.has_min) return use.template operator()<kCodes, f16, true>();
+    use.template operator()<kCodes, f16, false>();
+  };
+  switch (w.codes) {
     case Codes::q2:
-      return use.template operator()<Codes::q2>();
+      return use.template operator()<Codes::q2, nibbles, true>();
     case Codes::q3:
-      return use.template operator()<Codes::q3>();
+      return use.template operator()<Codes::q3, parts, false>();
     case Codes::q4:
-      return use.template operator()<Codes::q4>();
+      return q45.template operator()<Codes::q4>();
     case Codes::q5:
-      return use.template operator()<Codes::q5>();
+      return q45.template operator()<Codes::q5>();
     case Codes::q6:
-      return use.template operator()<Codes::q6>();
+      return use.template operator()<Codes::q6, parts, false>();
     case Codes::q8:
-      return use.template operator()<Codes::q8>();
+      return use.template operator()<Codes::q8, f16, false>();
+    case Codes::s8:
+      return use.template operator()<Codes::s8, f16, false>();
     case Codes::fp8:
-      return use.template operator()<Codes::fp8>();
+      if (w.scale == none) return use.template operator()<Codes::fp8, none, false>();
+      return use.template operator()<Codes::fp8, f32, false>();
     case Codes::bf16:
     case Codes::f16:
     case Codes::f32:
       break;
   }
-  use.template operator()<Codes::bf16>();
+  use.template operator()<Codes::bf16, none, false>();
 }
 
 /// Values of a group, a vector for each column.
@@ -249,9 +304,12 @@ const __m512i* decode_values(const PackedView& w, GroupAt at, __m512i* buffer) {
   }
   __m512i pair_buffer[16];
   const __m512i* pairs = pair_buffer;
-  for_codes(w.codes, [&]<Codes kCodes>() { pairs = decode_pairs<kCodes>(w, at, pair_buffer); });
+  ScaleMin by = {};
+  for_layout(w, [&]<Codes kCodes, ScaleType kScale, bool kMin>() {
+    pairs = decode_pairs<kCodes>(Tables<kCodes>(w), at, pair_buffer);
+    by = load_scales<kScale, kMin>(w, at);
+  });
   const bool scaled = w.scale != ScaleType::none;
-  const ScaleMin by = load_scales(w, at);
   for (Index i = 0; i < w.group / 2; ++i) {
     const __m512i pair = _mm512_loadu_si512(pairs + i);
     const __m512i odd_mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));

@@ -23,20 +23,23 @@ struct GroupScales {
 // --- products ----------------------------------------------------------------------------------
 
 /// What is multiplied by a tile's kernels, known when they are compiled.
-template <Products kProducts, Codes kCodesOf>
+template <Products kProducts, Codes kCodesOf, ScaleType kScaleOf, bool kMinOf>
 struct Kind {
   static constexpr Products kBy = kProducts;
-  static constexpr Codes kCodes = kCodesOf;  // of f32 any
+  static constexpr Codes kCodes = kCodesOf;  // of f32 products any, values come with their scales
+  static constexpr ScaleType kScale = kScaleOf;
+  static constexpr bool kScaled = kScale != ScaleType::none, kMin = kMinOf;
   static constexpr Index kOfStep = kBy == Products::f32 ? 1 : kBy == Products::bf16 ? 2 : 4;
 };
 
 /// What the products read of a group, in `buffer` or where the matrix keeps it.
 template <class K>
-KOGIA_INLINE inline const __m512i* decode(const PackedView& w, GroupAt at, __m512i* buffer) {
+KOGIA_INLINE inline const __m512i* decode(const PackedView& w, const Tables<K::kCodes>& tables,
+                                          GroupAt at, __m512i* buffer) {
   if constexpr (K::kBy == Products::f32) {
     return decode_values(w, at, buffer);
   } else if constexpr (K::kBy == Products::bf16) {
-    return decode_pairs<K::kCodes>(w, at, buffer);
+    return decode_pairs<K::kCodes>(tables, at, buffer);
   } else {
     decode_quads<K::kCodes>(at, buffer);
     return buffer;
@@ -49,7 +52,6 @@ struct Group {
   const __m512i* weights[4];
   Index steps;  // columns, pairs or quads
   const GroupScales* scales;
-  bool scaled, has_min;
 };
 
 template <Products kBy>
@@ -66,17 +68,16 @@ KOGIA_INLINE inline __m512i multiply_add(__m512i sum, __m512i w, float x) {
 }
 
 /// acc + scale · sum (+ min · Σx); for int8 x = d q, of which x_sum has d and Σq.
-template <Products kBy>
-KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, bool has_min, __m512i sum, const float* x_sum,
-                                      __m512 acc) {
+template <class K>
+KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, __m512i sum, const float* x_sum, __m512 acc) {
   __m512 sums = _mm512_castsi512_ps(sum);
-  if constexpr (kBy == Products::int8) {
+  if constexpr (K::kBy == Products::int8) {
     by.scale = _mm512_mul_ps(by.scale, _mm512_set1_ps(x_sum[0]));
     sums = _mm512_cvtepi32_ps(sum);
   }
-  acc = _mm512_fmadd_ps(sums, by.scale, acc);
-  if (!has_min) return acc;
-  const float total = kBy == Products::int8 ? x_sum[0] * x_sum[1] : x_sum[0];
+  acc = K::kScaled ? _mm512_fmadd_ps(sums, by.scale, acc) : _mm512_add_ps(acc, sums);
+  if constexpr (!K::kMin) return acc;
+  const float total = K::kBy == Products::int8 ? x_sum[0] * x_sum[1] : x_sum[0];
   return _mm512_fmadd_ps(by.min, _mm512_set1_ps(total), acc);
 }
 
@@ -107,13 +108,13 @@ KOGIA_INLINE inline void micro(const Group& group, const float* x, Index x_strid
     }
   }
   for (int p = 0; p < kPanels; ++p) {
-    const __m512 scale = group.scaled ? _mm512_load_ps(group.scales->scale[p]) : _mm512_set1_ps(1);
-    const ScaleMin by = {scale, group.has_min ? _mm512_load_ps(group.scales->min[p]) : scale};
+    const __m512 scale = K::kScaled ? _mm512_load_ps(group.scales->scale[p]) : _mm512_setzero_ps();
+    const ScaleMin by = {scale, K::kMin ? _mm512_load_ps(group.scales->min[p]) : scale};
     for (int r = 0; r < kRows; ++r) {
       float* at = acc + (r * kPanels + p) * 16;
       const float* x_sum = sums == nullptr ? nullptr : sums + r * sums_stride;
       const __m512 before = _mm512_load_ps(at);
-      _mm512_store_ps(at, add_scaled<K::kBy>(by, group.has_min, sum[r][p], x_sum, before));
+      _mm512_store_ps(at, add_scaled<K>(by, sum[r][p], x_sum, before));
     }
   }
 }
@@ -174,13 +175,47 @@ void finish(const LinearTile& t, Index panel, const float* acc) {
   }
 }
 
+/// Column by column through all panels, so that no sum waits for its own last addition.
+template <class K, int kPanels>
+KOGIA_INLINE inline void add_row(const PackedView& w, const Tables<K::kCodes>& tables,
+                                 const GroupAt* at, const float* x, __m512i* sum) {
+  constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
+  if constexpr (K::kBy == Products::bf16 && K::kCodes < Codes::q8) {
+    WordsOf<K::kCodes> words[kPanels];
+    const auto add = [&]<int kPair>(float xs) KOGIA_INLINE {
+      KOGIA_UNROLL
+      for (int p = 0; p < kPanels; ++p) {
+        const __m512i weights = tables.value(words[p].template pair<kPair>());
+        sum[p] = multiply_add<K::kBy>(sum[p], weights, xs);
+      }
+    };
+    KOGIA_UNROLL
+    for (Index k = 0; k < kSteps / 4; ++k, x += 4) {
+      KOGIA_UNROLL
+      for (int p = 0; p < kPanels; ++p) next_words<K::kCodes>(at[p], k, words[p]);
+      add.template operator()<0>(x[0]);
+      add.template operator()<1>(x[1]);
+      add.template operator()<2>(x[2]);
+      add.template operator()<3>(x[3]);
+    }
+  } else {
+    KOGIA_UNROLL
+    for (int p = 0; p < kPanels; ++p) {
+      __m512i buffer[kSteps];
+      const __m512i* weights = decode<K>(w, tables, at[p], buffer);
+      KOGIA_UNROLL
+      for (int s = 0; s < kSteps; ++s) sum[p] = multiply_add<K::kBy>(sum[p], weights[s], x[s]);
+    }
+  }
+}
+
 /// One row, as a decoded token has: weights go from the registers they are decoded in into the
 /// products. The same sums as micro().
 template <class K, int kPanels>
 void run_row(const LinearTile& t, Index panel) {
   constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
   const PackedView& w = *t.w;
-  const bool scaled = w.scale != ScaleType::none;
+  const Tables<K::kCodes> tables(w);
   __m512 acc[kPanels];
   for (int p = 0; p < kPanels; ++p) acc[p] = _mm512_setzero_ps();
   const float *x = t.x, *sums = t.sums;
@@ -191,14 +226,15 @@ void run_row(const LinearTile& t, Index panel) {
     prefetch<kPanels>(w, panel, record + head + i * w.group_bytes,
                       w.codes_offset - head + w.group_bytes);
     const __m512i from = zero_sum<K>(w, sums);
+    GroupAt at[kPanels];
+    __m512i sum[kPanels];
     for (int p = 0; p < kPanels; ++p) {
-      const GroupAt at = group_at(w, w.panel(panel + p) + record, i);
-      __m512i buffer[kSteps], sum = from;
-      const __m512i* weights = decode<K>(w, at, buffer);
-      KOGIA_UNROLL
-      for (int s = 0; s < kSteps; ++s) sum = multiply_add<K::kBy>(sum, weights[s], x[s]);
-      const ScaleMin by = scaled ? load_scales(w, at) : ScaleMin{_mm512_set1_ps(1), acc[p]};
-      acc[p] = add_scaled<K::kBy>(by, w.has_min, sum, sums, acc[p]);
+      at[p] = group_at(w, w.panel(panel + p) + record, i);
+      sum[p] = from;
+    }
+    add_row<K, kPanels>(w, tables, at, x, sum);
+    for (int p = 0; p < kPanels; ++p) {
+      acc[p] = add_scaled<K>(load_scales<K::kScale, K::kMin>(w, at[p]), sum[p], sums, acc[p]);
     }
     x += kSteps;
     if (sums != nullptr) sums += K::kBy == Products::int8 ? 2 : 1;
@@ -214,32 +250,29 @@ void run_panels(const LinearTile& t, Index panel) {
     if (t.rows == 1) return run_row<K, kPanels>(t, panel);
   }
   const PackedView& w = *t.w;
+  const Tables<K::kCodes> tables(w);
   alignas(64) float acc[kTileRows * kPanels * 16];
   const __m512 zero = _mm512_setzero_ps();
   for (Index i = 0; i < t.rows * kPanels; ++i) _mm512_store_ps(acc + i * 16, zero);
 
   __m512i buffer[kPanels][32 / K::kOfStep];
   GroupScales scales;
-  Group group = {.w = &w,
-                 .weights = {},
-                 .steps = w.group / K::kOfStep,
-                 .scales = &scales,
-                 .scaled = K::kBy != Products::f32 && w.scale != ScaleType::none,
-                 .has_min = K::kBy != Products::f32 && w.has_min};
+  Group group = {.w = &w, .weights = {}, .steps = w.group / K::kOfStep, .scales = &scales};
   const float *x = t.x, *sums = t.sums;
   Index record = 0;  // where it begins in a panel
   for (Index g = 0, i = 0; g < w.n_groups; ++g, ++i) {
     if (i == w.groups_per_record) i = 0, record += w.record_bytes;
-    if (t.rows < 8) {
+    // Plain bf16 is walked by many rows at the processor's own pace.
+    if (K::kCodes != Codes::bf16 || t.rows < 8) {
       const Index head = i == 0 ? 0 : w.codes_offset;
       prefetch<kPanels>(w, panel, record + head + i * w.group_bytes,
                         w.codes_offset - head + w.group_bytes);
     }
     for (int p = 0; p < kPanels; ++p) {
       const GroupAt at = group_at(w, w.panel(panel + p) + record, i);
-      group.weights[p] = decode<K>(w, at, buffer[p]);
-      if (!group.scaled) continue;
-      const ScaleMin by = load_scales(w, at);
+      group.weights[p] = decode<K>(w, tables, at, buffer[p]);
+      if constexpr (!K::kScaled) continue;
+      const ScaleMin by = load_scales<K::kScale, K::kMin>(w, at);
       _mm512_store_ps(scales.scale[p], by.scale);
       _mm512_store_ps(scales.min[p], by.min);
     }
@@ -275,13 +308,15 @@ void run_tile(const LinearTile& t) {
 void tile(const LinearTile& t) {
   const PackedView& w = *t.w;
   if (w.products == Products::bf16) {
-    for_codes(w.codes, [&t]<Codes kCodes>() { run_tile<Kind<Products::bf16, kCodes>>(t); });
+    for_layout(w, [&t]<Codes kCodes, ScaleType kScale, bool kMin>() {
+      run_tile<Kind<Products::bf16, kCodes, kScale, kMin>>(t);
+    });
   } else if (w.products == Products::int8) {
-    for_codes(w.codes, [&t]<Codes kCodes>() {
-      if constexpr (kCodes < Codes::fp8) run_tile<Kind<Products::int8, kCodes>>(t);
+    for_layout(w, [&t]<Codes kCodes, ScaleType kScale, bool kMin>() {
+      if constexpr (kCodes <= Codes::q8) run_tile<Kind<Products::int8, kCodes, kScale, kMin>>(t);
     });
   } else {
-    run_tile<Kind<Products::f32, Codes::f32>>(t);
+    run_tile<Kind<Products::f32, Codes::f32, ScaleType::none, false>>(t);
   }
 }
 

@@ -21,7 +21,8 @@
 //         columns to the bottom of each word, and every shift two such pairs: bytes that integer
 //         dot products take four by four, in the order of quad_column().
 //   q2 and q4 are one plane; q3, q5 and q6 have the upper one or two bits in a second plane after
-//   it (one for two groups where a group does not fill it); q8 and fp8 are planes of 8 bits.
+//   it (one for two groups where a group does not fill it); q8, s8 and fp8 are planes of 8 bits,
+//   with two's complement, a sign and a magnitude, or FP8 in them.
 // Columns and rows are padded with zeros.
 
 #include <cstddef>
@@ -33,7 +34,7 @@ namespace kogia {
 
 inline constexpr Index kPanelRows = 16;
 
-enum class Codes { q2, q3, q4, q5, q6, q8, fp8, bf16, f16, f32 };
+enum class Codes { q2, q3, q4, q5, q6, q8, s8, fp8, bf16, f16, f32 };
 enum class ScaleType { none, f16, f32, parts, nibbles };
 
 /// Bits of a code in its first plane, and in its second.
@@ -53,6 +54,7 @@ constexpr PlaneBits plane_bits(Codes codes) {
     case Codes::q6:
       return {4, 2};
     case Codes::q8:
+    case Codes::s8:
     case Codes::fp8:
       return {8, 0};
     case Codes::bf16:
@@ -92,8 +94,9 @@ struct PackedView {
   Index groups_per_plane = 1;            // that share a second plane
   Index low_bytes = 0, group_bytes = 0;  // of the first plane, of all planes
   Index codes_offset = 0, record_bytes = 0, panel_bytes = 0;
-  int lowest = 0;                        // value of code 0 in planes
-  const std::uint16_t* table = nullptr;  // bf16: 64 values of codes, or 128 magnitudes of FP8
+  int lowest = 0;  // value of code 0 in planes
+  const std::uint16_t* table =
+      nullptr;  // bf16: 64 values of codes, or the 128 of bytes without sign
   Products products = Products::f32;
   Rounding rounding = Rounding::none;
 

@@ -14,6 +14,20 @@ namespace {
 
 bool is_fp8(DType dtype) { return dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2; }
 
+/// Whether two's complement is needed: a byte of sign and magnitude has no -128. Looks at all.
+bool has_minus_128(const MatrixSource& s) {
+  constexpr Index kScaleBytes = 2;
+  const Index block_bytes = info(DType::q8_0).block_bytes;
+  const Index n = s.rows * row_bytes(s.dtype, s.cols) / block_bytes;
+  for (Index b = 0; b < n; ++b) {
+    const std::byte* codes = s.data + b * block_bytes + kScaleBytes;
+    bool found = false;
+    for (Index i = 0; i < block_bytes - kScaleBytes; ++i) found |= codes[i] == std::byte{0x80};
+    if (found) return true;
+  }
+  return false;
+}
+
 bool in_planes(Codes codes) { return codes <= Codes::fp8; }
 
 Rounding rounding_of(Compute compute, DType weights) {
@@ -108,6 +122,11 @@ void PackedMatrix::choose_layout(const MatrixSource& source, bool transpose, boo
   } else if (v.rounding == Rounding::int8 && in_planes(v.codes)) {
     v.products = Products::int8;
   }
+  // Both are exact; the look-up that signs and magnitudes allow is twice as fast as conversions.
+  if (v.products == Products::bf16 && dtype_ == DType::q8_0 && v.codes == Codes::q8 &&
+      !has_minus_128(source)) {
+    v.codes = Codes::s8;
+  }
   if (v.codes == Codes::fp8) {
     if (source.scale != nullptr) v.scale = ScaleType::f32;
     if (source.scale != nullptr) v.groups_per_record = source.block_cols / v.group;
@@ -145,6 +164,8 @@ void PackedMatrix::fill_table() {
       const auto code = static_cast<std::uint8_t>(i);
       table_[i] = f32_to_bf16(dtype_ == DType::f8_e4m3 ? e4m3_to_f32(code) : e5m2_to_f32(code));
     }
+  } else if (view_.codes == Codes::s8) {
+    for (int i = 0; i < 128; ++i) table_[i] = f32_to_bf16(static_cast<float>(i));
   } else if (in_planes(view_.codes)) {
     // Again and again, since the kernels' look-ups do not clear what is above a code.
     const PlaneBits bits = plane_bits(view_.codes);
@@ -231,6 +252,7 @@ Index PackedMatrix::high_column(const GroupAt& at, Index c) const {
 
 void PackedMatrix::put_code(const GroupAt& to, Index lane, Index c, int code) {
   const PlaneBits bits = plane_bits(view_.codes);
+  if (view_.codes == Codes::s8 && code < 0) code = 0x80 - code;
   const Slot low = slot_of(bits.low, c, lane);
   at(to.low)[low.byte] |= static_cast<std::byte>((code & ((1 << bits.low) - 1)) << low.shift);
   if (bits.high == 0) return;
@@ -288,6 +310,9 @@ float PackedMatrix::value_at(const GroupAt& at, Index lane, Index c) const {
   }
   if (view_.codes == Codes::q8) return static_cast<float>(static_cast<std::int8_t>(code));
   const auto byte = static_cast<std::uint8_t>(code);
+  if (view_.codes == Codes::s8) {
+    return static_cast<float>((byte & 0x80) != 0 ? 0x80 - code : code);
+  }
   if (view_.codes != Codes::fp8) return static_cast<float>(code + view_.lowest);
   return dtype_ == DType::f8_e4m3 ? e4m3_to_f32(byte) : e5m2_to_f32(byte);
 }
