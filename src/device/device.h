@@ -189,7 +189,9 @@ struct CacheReadArgs {
 /// Causal softmax attention over a paged cache that already holds this batch's own rows.
 ///   out[r,h] = Σ_t softmax_t(scale · q[r,h]·k[t,h']) v[t,h']
 ///   where t <= position of r and h' = h / (n_heads / n_kv_heads)
-/// Keys are walked in blocks of kPageTokens by position and merged in that order.
+/// Keys are walked in blocks of kPageTokens by position and merged in that order. Where the cache
+/// is bf16 and the device has bf16 dot products, q and the weights exp(s − max of the block) are
+/// rounded to bf16 (an even k_dim given); sums are f32.
 struct AttentionArgs {
   CacheView cache;
   const float* q = nullptr;  // [rows, n_heads, k_dim], rows q_stride apart

@@ -14,6 +14,9 @@
 
 #include <cstdint>
 
+#ifdef __AVX512BF16__
+#include "device/cpu/attention_bf16-inl.h"
+#endif
 #include "device/cpu/exp-inl.h"
 #include "device/cpu/kernel_table.h"
 
@@ -210,17 +213,12 @@ void softmax_block(float* s, Index n_valid, float scale, float* max, float* sum)
   *sum = hn::ReduceSum(kF32, total);
 }
 
-Index valid_keys(const AttentionTile& a, Index query, Index block) {
-  const Index n = a.first_pos + query / a.n_heads + 1 - block * kPageTokens;
-  return n < kPageTokens ? n : kPageTokens;
-}
-
 // One group of queries and one piece of channels. All take the keys that the first sees; then each
 // goes on alone with the few more that causality grants to later rows.
 template <int kVecs, class T>
 void weigh_group(const AttentionTile& a, Index block, Index i, Index count, const T* values,
                  const AttentionScratch& s, Index channel) {
-  const Index v_pad = a.v_pad(), common = valid_keys(a, i, block);
+  const Index v_pad = a.v_pad(), common = a.valid_keys(i, block);
   const float* p = s.scores + i * kPageTokens;
   float* out = s.part.out + i * v_pad + channel;
   const T* v = values + channel;
@@ -239,7 +237,7 @@ void weigh_group(const AttentionTile& a, Index block, Index i, Index count, cons
       break;
   }
   for (Index j = 1; j < count; ++j) {
-    const Index own = valid_keys(a, i + j, block);
+    const Index own = a.valid_keys(i + j, block);
     if (own == common) continue;
     value_group<1, kVecs>(p + j * kPageTokens, v, a.row, common, own, out + j * v_pad, v_pad);
   }
@@ -308,7 +306,7 @@ void block_partial(const AttentionTile& a, Index block, Index first, const Atten
     head_scores(a, page, first, s);
   }
   for (Index i = first; i < a.n_queries(); ++i) {
-    softmax_block(s.scores + i * kPageTokens, valid_keys(a, i, block), a.scale, s.part.max + i,
+    softmax_block(s.scores + i * kPageTokens, a.valid_keys(i, block), a.scale, s.part.max + i,
                   s.part.sum + i);
   }
   if (values_f32 != nullptr) {
@@ -327,25 +325,42 @@ void set_empty(const AttentionTile& a, const AttentionState& state) {
   }
 }
 
+/// Calls partial(block, first query that sees any of it) for each block and merges s.part.
+template <class Partial>
+HWY_INLINE void for_each_block(const AttentionTile& a, Index begin, Index end,
+                               const AttentionState& state, Index state_step,
+                               const AttentionState& part, const Partial& partial) {
+  for (Index block = begin; block < end; ++block) {
+    const Index behind = block * kPageTokens - a.first_pos;
+    const Index first = behind > 0 ? behind * a.n_heads : 0;
+    partial(block, first);
+    const AttentionState into = state.after((block - begin) * state_step);
+    if (state_step != 0) set_empty(a, into);
+    merge_queries(a, first, into, part);
+  }
+}
+
 void attention_blocks(const AttentionTile& a, Index begin, Index end, const AttentionState& state,
                       Index state_step, float* scratch) {
   if (begin >= end || state_step == 0) set_empty(a, state);
   if (begin >= end) return;
+#ifdef __AVX512BF16__
+  if (a.bf16 && a.k_dim % 2 == 0) {
+    const PairScratch s(a, scratch);
+    round_queries(a, s);
+    return for_each_block(a, begin, end, state, state_step, s.part,
+                          [&](Index block, Index first) { block_pairs(a, block, first, s); });
+  }
+#endif
   const AttentionScratch s(a, scratch);
   if (a.latent) transpose_queries(a, round_up(a.n_queries(), 16), s.queries_t);
-  for (Index block = begin; block < end; ++block) {
-    // Rows before this see none of its keys.
-    const Index behind = block * kPageTokens - a.first_pos;
-    const Index first = behind > 0 ? behind * a.n_heads : 0;
+  for_each_block(a, begin, end, state, state_step, s.part, [&](Index block, Index first) {
     if (a.bf16) {
       block_partial<std::uint16_t>(a, block, first, s);
     } else {
       block_partial<float>(a, block, first, s);
     }
-    const AttentionState into = state.after((block - begin) * state_step);
-    if (state_step != 0) set_empty(a, into);
-    merge_queries(a, first, into, s.part);
-  }
+  });
 }
 
 void attention_merge(const AttentionTile& a, const AttentionState& into,

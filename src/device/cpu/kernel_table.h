@@ -45,6 +45,11 @@ struct AttentionTile {
   Index n_queries() const { return n_rows * n_heads; }
   Index n_blocks() const { return ceil_div(first_pos + n_rows, kPageTokens); }
   Index v_pad() const { return round_up(v_dim, 16); }
+  /// Keys of a block that a query sees; none if not positive.
+  Index valid_keys(Index query, Index block) const {
+    const Index n = first_pos + query / n_heads + 1 - block * kPageTokens;
+    return n < kPageTokens ? n : kPageTokens;
+  }
   /// Scratch of attention_blocks, in floats.
   Index scratch_floats() const {
     const Index nq = round_up(n_queries(), 16);
