@@ -13,10 +13,10 @@
 #include "base/error.h"
 
 // How a run works. The caller publishes the job (task, n_tasks) and then sets `remaining` to
-// n_tasks. Whoever decrements it from r > 0 has claimed task n_tasks - r. That alone is the claim:
-// a worker that wakes late either decrements a value that is not positive and goes back to sleep,
-// or takes a task of the run now under way. A run cannot end before each claimed task is counted
-// off `unfinished`, so a claimer may read the job's plain fields. Nobody waits for sleeping
+// n_tasks. Whoever takes k from r > 0 has claimed the tasks from n_tasks - r on, k or what there
+// is. That alone is the claim: a worker that wakes late either finds nothing and goes back to
+// sleep, or takes a task of the run now under way. A run cannot end before each claimed task is
+// counted off `unfinished`, so a claimer may read the job's plain fields. Nobody waits for sleeping
 // workers: a short run is over before they wake.
 
 namespace kogia {
@@ -101,14 +101,21 @@ void ThreadPool::State::work(int thread) {
   t_inside = {this, thread};
   Index n_done = 0;
   for (;;) {
-    const Index r = remaining.fetch_sub(1, std::memory_order_acq_rel);
+    // Half of an even share of what is left: few claims at first, small ones for balance at last.
+    const Index seen = remaining.load(std::memory_order_relaxed);
+    if (seen <= 0) break;
+    const Index share = ceil_div(seen, Index{2} * n_threads);
+    const Index r = remaining.fetch_sub(share, std::memory_order_acq_rel);
     if (r <= 0) break;
-    try {
-      (*task)(n_tasks - r, thread);
-    } catch (...) {
-      fail();
+    const Index n = std::min(share, r);
+    for (Index i = 0; i < n; ++i) {
+      try {
+        (*task)(n_tasks - r + i, thread);
+      } catch (...) {
+        fail();
+      }
     }
-    ++n_done;
+    n_done += n;
   }
   t_inside = outer;
   if (n_done > 0) finish(n_done);

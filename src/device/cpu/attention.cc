@@ -13,7 +13,7 @@ namespace {
 // tile's sums (up to 32 x 512 floats) stay in the second-level cache.
 constexpr Index kTileQueries = 32;
 // Multiply-adds that one thread does while another would be waking up.
-constexpr Index kSmallWork = 1 << 19;
+constexpr Index kSmallWork = 1 << 17;
 // Blocks whose partial results are held at a time, per tile.
 constexpr Index kWaveBlocks = 64;
 

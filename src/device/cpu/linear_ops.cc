@@ -18,7 +18,7 @@ namespace {
 #ifdef KOGIA_X86_KERNELS
 
 // Multiplications of a task at least, where there are as many: some microseconds.
-constexpr Index kTaskProducts = Index{1} << 16;
+constexpr Index kTaskProducts = Index{1} << 17;
 // Tasks along the outputs of a matrix at most; more than there are threads, for balance.
 constexpr Index kStretches = 128;
 // Calls with fewer run on the calling thread: waking another costs more.
