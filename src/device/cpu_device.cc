@@ -8,6 +8,7 @@
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/kernel_table.h"
+#include "device/cpu/limits.h"
 #include "device/cpu/linear.h"
 #include "device/reference/cache.h"
 #include "device/reference/route.h"
@@ -21,7 +22,10 @@ constexpr Index kSmall = 8192;
 class CpuDevice final : public Device {
  public:
   CpuDevice(Isa isa, int n_threads)
-      : kernels_(kernels(isa)), matrices_(matrix_ops(isa)), pool_(n_threads) {}
+      : kernels_(kernels(isa)),
+        matrices_(matrix_ops(isa)),
+        limit_loops_(limit_loops(isa)),
+        pool_(n_threads) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int n_threads() const override { return pool_.n_threads(); }
@@ -52,6 +56,8 @@ class CpuDevice final : public Device {
   void combine(const CombineArgs& args) override;
   void log_prob(const LogProbArgs& args) override;
 
+  MachineLimits measure_limits() override { return kogia::measure_limits(limit_loops_, pool_); }
+
   void parallel(Index n, const std::function<void(Index)>& job) override {
     pool_.run(n, [&](Index i, int) { job(i); });
   }
@@ -71,6 +77,7 @@ class CpuDevice final : public Device {
 
   const KernelTable& kernels_;
   const MatrixOps& matrices_;
+  const LimitLoops& limit_loops_;
   ThreadPool pool_;
   CpuAttention attention_;
 };

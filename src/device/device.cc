@@ -16,4 +16,17 @@ std::string_view name(Compute compute) {
   return "?";
 }
 
+std::optional<double> MachineLimits::peak_gflop_s(Compute compute) const {
+  switch (compute) {
+    case Compute::f32:
+      break;
+    case Compute::bf16:
+    case Compute::fp8:
+      return bf16_gflop_s ? bf16_gflop_s : f32_gflop_s;
+    case Compute::int8:
+      return int8_gop_s ? int8_gop_s : f32_gflop_s;
+  }
+  return f32_gflop_s;
+}
+
 }  // namespace kogia

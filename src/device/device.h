@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -262,6 +263,21 @@ struct LogProbArgs {
   float* log_prob = nullptr;  // [ids.size()]
 };
 
+// ---------------------------------------------------------------------------------------------------
+
+/// What a device can do at most with all its threads, measured: machines differ, and one that is
+/// shared differs from hour to hour.
+struct MachineLimits {
+  std::optional<double> read_gb_s = {};  // from memory, by the best of several patterns
+  std::string_view read_pattern = {};    // which one that was
+  // Multiply-adds on registers alone, two operations each. Unset: there is no such instruction.
+  std::optional<double> f32_gflop_s = {}, bf16_gflop_s = {}, int8_gop_s = {};
+
+  /// The peak that products of this arithmetic can reach: that of f32 where its own instruction is
+  /// missing. Operations on FP8 weights are bf16's.
+  std::optional<double> peak_gflop_s(Compute compute) const;
+};
+
 /// A place where kernels run.
 class Device {
  public:
@@ -291,6 +307,9 @@ class Device {
   virtual void gather_rows(const GatherRowsArgs& args) = 0;
   virtual void combine(const CombineArgs& args) = 0;
   virtual void log_prob(const LogProbArgs& args) = 0;
+
+  /// Takes about a second, and memory that is given back. The default knows no limits.
+  virtual MachineLimits measure_limits() { return {}; }
 
   /// Runs independent jobs on the device's host threads (loading, sampling).
   virtual void parallel(Index n, const std::function<void(Index)>& job) = 0;
