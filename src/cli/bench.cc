@@ -1,172 +1,273 @@
-// kogia bench: how fast a model reads and writes on this machine.
+// kogia bench: how fast a model reads and writes on this machine, and how near that is to what the
+// machine can do.
 
 #include <algorithm>
-#include <chrono>
+#include <cmath>
+#include <set>
+#include <tuple>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/random.h"
+#include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/machine.h"
 #include "cli/output.h"
-#include "infer/session.h"
+#include "infer/measure.h"
 
 namespace kogia::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
+
+constexpr double kMaxTokens = 1 << 24, kMaxBatch = 4096;
 
 struct BenchFlags {
   std::string model;
-  Index prompt = 512, gen = 64, repeat = 3;
+  std::vector<Index> prompt{512}, gen{64}, batch{1}, depth{0};
+  Index repeat = 3;
   bool json = false;
   std::uint64_t seed = 0;
   EngineFlags engine;
 };
 
 CommandLine describe(BenchFlags& f) {
+  OptionGroup measurement{"Measurement", {}};
+  const auto list = [&](const char* flag, const char* help, std::vector<Index>& to, double low,
+                        double high) {
+    measurement.rows.push_back(
+        {.flags = flag, .value = "LIST", .help = help, .target = &to, .low = low, .high = high});
+  };
+  list("--prompt", "tokens of a prompt; 0: no prefill (512)", f.prompt, 0, kMaxTokens);
+  list("--gen", "tokens decoded, one after another; 0: no decode (64)", f.gen, 0, kMaxTokens);
+  list("--batch", "sequences that decode together (1)", f.batch, 1, kMaxBatch);
+  list("--depth", "tokens in the cache before: of prefill and of each sequence of decode (0)",
+       f.depth, 0, kMaxTokens);
+  measurement.rows.push_back({.flags = "--repeat",
+                              .value = "N",
+                              .help = "how often (3)",
+                              .target = &f.repeat,
+                              .low = 1,
+                              .high = 1000});
+  measurement.rows.push_back(
+      {.flags = "--seed", .value = "N", .help = "of the random tokens (0)", .target = &f.seed});
   return {
       .name = "bench",
       .summary =
-          "Tokens per second of prefill (a prompt of random tokens) and of decode (one token "
-          "at a time after it). Each is measured several times; the median counts.",
+          "Tokens per second of prefill (a prompt of random tokens) and of decode (one token at a "
+          "time), and their share of what the machine can do, which is measured first. A LIST is "
+          "numbers with commas between; each combination is a case. Each case is measured several "
+          "times; the median counts.",
       .positionals = {{"MODEL", "a folder as Hugging Face lays it out, or a .gguf file", &f.model}},
-      .groups = {{"Measurement",
-                  {{.flags = "--prompt",
-                    .value = "N",
-                    .help = "tokens of the prompt (512)",
-                    .target = &f.prompt,
-                    .low = 1,
-                    .high = 1 << 24},
-                   {.flags = "--gen",
-                    .value = "N",
-                    .help = "tokens decoded after it (64)",
-                    .target = &f.gen,
-                    .low = 0,
-                    .high = 1 << 24},
-                   {.flags = "--repeat",
-                    .value = "N",
-                    .help = "how often (3)",
-                    .target = &f.repeat,
-                    .low = 1,
-                    .high = 1000},
-                   {.flags = "--seed",
-                    .value = "N",
-                    .help = "of the random tokens (0)",
-                    .target = &f.seed}}},
+      .groups = {measurement,
                  {"Output",
-                  {{.flags = "--json", .value = {}, .help = "one object", .target = &f.json}}},
+                  {{.flags = "--json",
+                    .value = {},
+                    .help = "a line for the machine, then a line a case",
+                    .target = &f.json}}},
                  {"Engine", f.engine.rows()}},
-      .examples = {"kogia bench model.gguf --prompt 512 --gen 64 --json"}};
+      .examples = {"kogia bench model.gguf",
+                   "kogia bench model.gguf --prompt 32,512 --gen 64 --batch 1,4,8,16 "
+                   "--depth 0,4096 --json"}};
 }
 
-struct Round {
-  double prefill_s = 0, decode_s = 0;
-};
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-Round measure(Engine& engine, std::span<const TokenId> prompt,
-              std::span<const TokenId> continuation) {
-  Session session(engine);
-  Round round;
-  auto begin = Clock::now();
-  session.set_tokens(prompt);
-  round.prefill_s = seconds_since(begin);
-  begin = Clock::now();
-  for (const TokenId id : continuation) {
-    throw_if_interrupted();
-    session.append(id);
+// Depth by depth, so that what is in the cache only grows; a value given twice counts once.
+std::vector<MeasureCase> cases_of(const BenchFlags& f) {
+  std::vector<MeasureCase> cases;
+  const auto same = [](const MeasureCase& a, const MeasureCase& b) {
+    return std::tie(a.prompt, a.gen, a.depth, a.batch) ==
+           std::tie(b.prompt, b.gen, b.depth, b.batch);
+  };
+  for (const Index depth : f.depth) {
+    for (const Index batch : f.batch) {
+      for (const Index prompt : f.prompt) {
+        for (const Index gen : f.gen) {
+          const MeasureCase c{.prompt = prompt, .gen = gen, .depth = depth, .batch = batch};
+          const bool known = std::ranges::any_of(cases, [&](const auto& k) { return same(k, c); });
+          if (!known && (prompt > 0 || gen > 0)) cases.push_back(c);
+        }
+      }
+    }
   }
-  round.decode_s = seconds_since(begin);
-  return round;
+  if (cases.empty()) throw_error(ErrorCode::kUsage, "--prompt 0 and --gen 0 measure nothing");
+  return cases;
 }
 
-struct Speed {
-  double median = 0, least = 0, most = 0;
+/// The context that the longest timeline needs.
+Index choose_ctx(Index asked, std::span<const Index> room) {
+  const Index needed = std::ranges::max(room);
+  if (asked != 0 && asked < needed) {
+    throw_error(ErrorCode::kUsage,
+                "--ctx is {}, expected {} or more: --depth and --prompt or --gen", asked, needed);
+  }
+  return asked != 0 ? asked : needed;
+}
+
+void check_cache_fits(Engine& engine, std::span<const Index> room) {
+  const Index bytes = RandomTimelines::cache_bytes(engine, room);
+  const Index available = read_machine().available_bytes;
+  if (available == 0 || bytes <= available) return;
+  throw Error(ErrorCode::kUsage,
+              fmt::format("the cache of {} takes {}, {} are available",
+                          counted(static_cast<Index>(room.size()), "sequence"), format_bytes(bytes),
+                          format_bytes(available)),
+              "ask for less with --batch, --depth, --prompt or --gen");
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What a case comes to
+
+/// Of one case; unset where it was not measured or the machine's limit is not known.
+struct Shares {
+  std::optional<double> bandwidth_gb_s, bandwidth_share, gflop_s, peak_share;
 };
 
-Speed speed_of(std::vector<double> seconds, Index n_tokens) {
-  if (n_tokens == 0) return {};
-  std::ranges::sort(seconds);
-  const auto n = static_cast<double>(n_tokens);
-  return {.median = n / seconds[seconds.size() / 2],
-          .least = n / seconds.back(),
-          .most = n / seconds.front()};
+std::optional<double> ratio(std::optional<double> x, std::optional<double> y) {
+  return x && y && *y > 0 ? std::optional(*x / *y) : std::nullopt;
 }
 
-Json to_json(const Speed& speed, Index n_tokens) {
-  return {{"tokens", n_tokens},
-          {"tokens_per_s", speed.median},
-          {"min", speed.least},
-          {"max", speed.most}};
+Shares shares_of(const Measurement& m, const ActiveWeights& active, const MachineLimits& limits) {
+  Shares s;
+  if (m.decode) s.bandwidth_gb_s = 1e-9 * m.weight_bytes_per_token * m.decode->median;
+  if (m.prefill) s.gflop_s = 2e-9 * active.layer_parameters() * m.prefill->median;
+  s.bandwidth_share = ratio(s.bandwidth_gb_s, limits.read_gb_s);
+  s.peak_share = ratio(s.gflop_s, limits.peak_gflop_s(active.compute()));
+  return s;
 }
 
-std::string line_of(std::string_view name, const Speed& speed, Index n_tokens) {
-  return fmt::format("{:<9}{:>6} tokens  {:>9.2f} tok/s  [{:.2f} to {:.2f}]\n", name, n_tokens,
-                     speed.median, speed.least, speed.most);
-}
+Json or_null(std::optional<double> x) { return x ? Json(*x) : Json(); }
 
 std::string_view mla_name(MlaForm form) {
   return form == MlaForm::kAuto ? "auto" : form == MlaForm::kExpanded ? "expanded" : "absorbed";
 }
+
+Json machine_json(const Engine& engine, const MachineLimits& limits) {
+  return {{"device", engine.device().name()},
+          {"processor", read_machine().processor},
+          {"threads", engine.device().n_threads()},
+          {"read_gb_s", or_null(limits.read_gb_s)},
+          {"read_pattern", limits.read_pattern},
+          {"f32_gflop_s", or_null(limits.f32_gflop_s)},
+          {"bf16_gflop_s", or_null(limits.bf16_gflop_s)},
+          {"int8_gop_s", or_null(limits.int8_gop_s)}};
+}
+
+void add_speed(Json& json, const std::string& name, const std::optional<Speed>& speed) {
+  json[name] = speed ? Json(speed->median) : Json();
+  json[name + "_min"] = speed ? Json(speed->least) : Json();
+  json[name + "_max"] = speed ? Json(speed->most) : Json();
+}
+
+Json case_json(const BenchFlags& f, const Engine& engine, const ActiveWeights& active,
+               const MeasureCase& c, const Measurement& m, const Shares& s) {
+  const EngineOptions& options = engine.options();
+  Json json{{"model", f.model},
+            {"weights", engine.model().weights_summary()},
+            {"device", engine.device().name()},
+            {"threads", engine.device().n_threads()},
+            {"prompt", c.prompt},
+            {"gen", c.gen},
+            {"depth", c.depth},
+            {"batch", c.batch}};
+  add_speed(json, "prefill_tok_s", m.prefill);
+  add_speed(json, "decode_tok_s", m.decode);
+  const auto whole = [](double x) { return Json(std::llround(x)); };
+  json["weight_bytes_per_token"] = m.decode ? whole(m.weight_bytes_per_token) : Json();
+  json["cache_bytes_per_token"] = m.decode ? whole(m.cache_bytes_per_token) : Json();
+  json["bandwidth_gb_s"] = or_null(s.bandwidth_gb_s);
+  json["bandwidth_share"] = or_null(s.bandwidth_share);
+  json["gflop_s"] = or_null(s.gflop_s);
+  json["peak_share"] = or_null(s.peak_share);
+  json["active_parameters"] = whole(active.parameters());
+  json["weight_bytes"] = engine.model().n_weight_bytes();
+  json["compute"] = name(active.compute());
+  json["mla"] = mla_name(options.mla);
+  json["cache_type"] = name(engine.cache().memory().spec.dtype);
+  json["chunk"] = options.chunk;
+  json["repeat"] = f.repeat;
+  return json;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The same for people
+
+std::string rate_words(std::optional<double> rate, std::string_view unit) {
+  return rate ? fmt::format("{:.0f} {}", *rate, unit) : std::string("none");
+}
+
+std::string heading(const Engine& engine, const MachineLimits& limits) {
+  const std::string read = limits.read_gb_s ? fmt::format("{:.1f} GB/s", *limits.read_gb_s) : "?";
+  return fmt::format(
+      "{}, {}; {}\nlimits now: memory {}; f32 {}, bf16 {}, int8 {}\n\n"
+      "{:<8}{:>8}{:>8}{:>7}{:>11}{:>22}{:>18}{:>9}\n",
+      engine.device().name(), counted(engine.device().n_threads(), "thread"),
+      printable(engine.model().weights_summary()), read, rate_words(limits.f32_gflop_s, "GFLOP/s"),
+      rate_words(limits.bf16_gflop_s, "GFLOP/s"), rate_words(limits.int8_gop_s, "GOP/s"), "",
+      "tokens", "depth", "batch", "tok/s", "least to most", "rate", "of limit");
+}
+
+std::string table_row(std::string_view phase, Index tokens, Index depth, Index batch,
+                      const Speed& speed, const std::string& rate, std::optional<double> share) {
+  return fmt::format("{:<8}{:>8}{:>8}{:>7}{:>11.2f}{:>22}{:>18}{:>9}\n", phase, tokens, depth,
+                     batch, speed.median, fmt::format("{:.2f} to {:.2f}", speed.least, speed.most),
+                     rate, share ? fmt::format("{:.0f} %", 100 * *share) : std::string("?"));
+}
+
+/// The rows that are new with a case: combinations share what they have in common.
+class Table {
+ public:
+  std::string rows(const MeasureCase& c, const Measurement& m, const Shares& s, Compute compute) {
+    std::string out;
+    if (m.prefill && prefill_seen_.emplace(c.prompt, c.depth).second) {
+      const std::string rate = fmt::format("{:.0f} GFLOP/s {}", *s.gflop_s, name(compute));
+      out += table_row("prefill", c.prompt, c.depth, 1, *m.prefill, rate, s.peak_share);
+    }
+    if (m.decode && decode_seen_.emplace(c.gen, c.depth, c.batch).second) {
+      const std::string rate = fmt::format("{:.1f} GB/s", *s.bandwidth_gb_s);
+      out += table_row("decode", c.gen, c.depth, c.batch, *m.decode, rate, s.bandwidth_share);
+    }
+    return out;
+  }
+
+ private:
+  std::set<std::pair<Index, Index>> prefill_seen_;
+  std::set<std::tuple<Index, Index, Index>> decode_seen_;
+};
 
 }  // namespace
 
 int bench_command(Arguments arguments) {
   BenchFlags f;
   if (!parse(describe(f), arguments)) return 0;
+  const std::vector<MeasureCase> cases = cases_of(f);
+  const std::vector<Index> room = Measurer::room_for(cases);
   EngineFlags engine_flags = f.engine;
-  if (engine_flags.ctx == 0) engine_flags.ctx = f.prompt + f.gen;
-  if (engine_flags.ctx < f.prompt + f.gen) {
-    throw_error(ErrorCode::kUsage, "--ctx is {}, expected {} or more: --prompt {} and --gen {}",
-                engine_flags.ctx, f.prompt + f.gen, f.prompt, f.gen);
-  }
-  const auto engine = open_engine(f.model, engine_flags);
-  const Philox random(f.seed);
-  std::vector<TokenId> ids;
-  for (Index i = 0; i < f.prompt + f.gen; ++i) {
-    const auto n = static_cast<std::uint64_t>(engine->model().config().vocab_size);
-    ids.push_back(static_cast<TokenId>(random.below(n, static_cast<std::uint64_t>(i))));
-  }
-  const std::span<const TokenId> prompt(ids.data(), static_cast<std::size_t>(f.prompt));
-  const auto continuation = std::span<const TokenId>(ids).subspan(prompt.size());
-
+  engine_flags.ctx = choose_ctx(f.engine.ctx, room);
   const InterruptGuard ctrl_c;
-  // Once unmeasured: pages are touched and buffers grow.
-  measure(*engine, prompt.first(std::min<std::size_t>(prompt.size(), 64)),
-          continuation.first(std::min<std::size_t>(continuation.size(), 4)));
-  std::vector<double> prefill_s, decode_s;
-  for (Index i = 0; i < f.repeat; ++i) {
-    const Round round = measure(*engine, prompt, continuation);
-    prefill_s.push_back(round.prefill_s);
-    decode_s.push_back(round.decode_s);
-  }
-  const Speed prefill = speed_of(prefill_s, f.prompt), decode = speed_of(decode_s, f.gen);
+  const auto engine = open_engine(f.model, engine_flags);
+  check_cache_fits(*engine, room);
+  throw_if_interrupted();
 
-  const Device& device = engine->device();
+  const MachineLimits limits = engine->device().measure_limits();
   if (f.json) {
-    write_json({{"model", f.model},
-                {"device", device.name()},
-                {"threads", device.n_threads()},
-                {"weights", engine->model().weights_summary()},
-                {"weight_bytes", engine->model().n_weight_bytes()},
-                {"mla", mla_name(engine->options().mla)},
-                {"chunk", engine->options().chunk},
-                {"repeat", f.repeat},
-                {"prefill", to_json(prefill, f.prompt)},
-                {"decode", to_json(decode, f.gen)}});
-    return 0;
+    write_json(machine_json(*engine, limits));
+  } else {
+    write_out(heading(*engine, limits));
   }
-  write_out(fmt::format("{}, {}; {}\n", device.name(), counted(device.n_threads(), "thread"),
-                        printable(engine->model().weights_summary())) +
-            line_of("prefill", prefill, f.prompt) +
-            (f.gen > 0 ? line_of("decode", decode, f.gen) : std::string()));
+  Measurer measurer(*engine, cases,
+                    {.repeat = f.repeat, .seed = f.seed, .show_progress = !f.engine.quiet});
+  Table table;
+  for (const MeasureCase& c : cases) {
+    const Measurement m = measurer.measure(c);
+    const Shares s = shares_of(m, measurer.active(), limits);
+    if (f.json) {
+      write_json(case_json(f, *engine, measurer.active(), c, m, s));
+    } else {
+      write_out(table.rows(c, m, s, measurer.active().compute()));
+    }
+  }
   return 0;
 }
 

@@ -13,11 +13,12 @@
 
 namespace kogia::cli {
 
-/// Where a value goes. A bool is a switch; a vector takes the flag as often as it is given; of all
-/// others the last one counts.
+/// Where a value goes. A bool is a switch; a vector of words takes the flag as often as it is
+/// given; of all others the last one counts. A vector of numbers is one value with commas in it:
+/// "32,512".
 using Target = std::variant<bool*, Index*, std::optional<Index>*, double*, std::optional<double>*,
                             std::uint64_t*, std::string*, std::optional<std::string>*,
-                            std::vector<std::string>*>;
+                            std::vector<std::string>*, std::vector<Index>*>;
 
 struct OptionRow {
   std::string flags;  // "--output,-o": the first is the one in messages

@@ -43,6 +43,18 @@ class Reader {
   void operator()(std::string* target) const { *target = word(); }
   void operator()(std::optional<std::string>* target) const { *target = word(); }
   void operator()(std::vector<std::string>* target) const { target->push_back(word()); }
+  void operator()(std::vector<Index>* target) const {
+    std::vector<Index> values;
+    for (std::size_t begin = 0; begin <= text_.size();) {
+      const std::size_t end = std::min(text_.find(',', begin), text_.size());
+      const auto value = parse_index(std::string_view(text_).substr(begin, end - begin));
+      if (!value) refuse(list_words());
+      check_range(static_cast<double>(*value), list_words());
+      values.push_back(*value);
+      begin = end + 1;
+    }
+    *target = std::move(values);
+  }
   void operator()(std::uint64_t* target) const {
     const char* end = text_.data() + text_.size();
     const auto [rest, status] = std::from_chars(text_.data(), end, *target);
@@ -53,21 +65,25 @@ class Reader {
   [[noreturn]] void refuse(const std::string& expected) const {
     usage_error({}, "{} is '{}', expected {}", main_flag(row_), text_, expected);
   }
-  void check_range(double value, std::string_view kind) const {
-    if (!(value >= row_.low && value <= row_.high))
-      refuse(fmt::format("{}{}", kind, range_words(row_)));
+  void check_range(double value, const std::string& expected) const {
+    if (!(value >= row_.low && value <= row_.high)) refuse(expected);
   }
   Index index() const {
+    const std::string expected = "a whole number" + range_words(row_);
     const auto value = parse_index(text_);
-    if (!value) refuse("a whole number" + range_words(row_));
-    check_range(static_cast<double>(*value), "a whole number");
+    if (!value) refuse(expected);
+    check_range(static_cast<double>(*value), expected);
     return *value;
   }
   double number() const {
+    const std::string expected = "a number" + range_words(row_);
     const auto value = parse_double(text_);
-    if (!value) refuse("a number" + range_words(row_));
-    check_range(*value, "a number");
+    if (!value) refuse(expected);
+    check_range(*value, expected);
     return *value;
+  }
+  std::string list_words() const {
+    return "whole numbers" + range_words(row_) + " with single commas between";
   }
   const std::string& word() const {
     if (!row_.choices.empty() && std::ranges::find(row_.choices, text_) == row_.choices.end()) {

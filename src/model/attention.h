@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "model/active_weights.h"
 #include "model/binder.h"
 #include "model/model.h"
 #include "model/ops.h"
@@ -25,6 +26,7 @@ class GqaAttention {
   void bind(Binder& binder, const ModelConfig& config, Index layer);
   /// x += Attention(u); u [T, hidden_size] is the normed input.
   void forward(const Step& step, ConstMat u, CacheView cache, Mat x) const;
+  void tally(ActiveWeights& active) const;
 
  private:
   const ModelConfig* config_ = nullptr;
@@ -38,6 +40,7 @@ class MlaAttention {
  public:
   void bind(Binder& binder, const ModelConfig& config, Index layer, MlaForm form);
   void forward(const Step& step, ConstMat u, CacheView cache, Mat x) const;
+  void tally(ActiveWeights& active) const;
 
  private:
   Mat queries(const Step& step, ConstMat u,

@@ -13,6 +13,7 @@ class Block {
   void bind(Binder& binder, const ModelConfig& config, Index layer, bool moe, MlaForm form);
   /// In place on the residual stream x [T, hidden_size].
   void forward(const Step& step, CacheView cache, Mat x) const;
+  void tally(ActiveWeights& active) const;
 
  private:
   Norm input_layernorm_, post_attention_layernorm_;

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "model/active_weights.h"
 #include "model/attention.h"
 #include "model/binder.h"
 #include "model/ops.h"
@@ -17,6 +18,8 @@ struct Mlp {
             Index hidden_size, Index intermediate_size);
   /// x += Mlp(u)
   void forward(Ops& ops, ConstMat u, Mat x) const;
+  void tally(WeightTally& weights, double share = 1) const;
+  Index read_bytes() const;
 };
 
 /// DeepSeekMoE, arXiv:2401.06066, with the routers of V2 and V3:
@@ -26,6 +29,7 @@ class Moe {
   void bind(Binder& binder, const ModelConfig& config, Index layer);
   /// x += Moe(u)
   void forward(Ops& ops, ConstMat u, Mat x) const;
+  void tally(ActiveWeights& active) const;
 
  private:
   /// Rows of the batch sorted by expert: expert e computes sorted rows [first[e], first[e + 1]),

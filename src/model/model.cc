@@ -136,6 +136,13 @@ CacheSpec Model::cache_spec(DType cache_dtype) const {
 
 Index Model::n_weight_bytes() const { return parts_->n_weight_bytes; }
 
+ActiveWeights Model::active_weights() const {
+  ActiveWeights active;
+  for (const Block& block : parts_->blocks) block.tally(active);
+  active.head.add(parts_->head);
+  return active;
+}
+
 std::string Model::weights_summary() const {
   std::vector<std::pair<Index, std::string>> by_size;
   for (const auto& [format, bytes] : parts_->formats) by_size.emplace_back(bytes, format);
@@ -185,6 +192,7 @@ ForwardResult Model::forward(const Batch& batch, Workspace& workspace) const {
   for (std::size_t i = 0; i < m.blocks.size(); ++i) {
     m.blocks[i].forward(step, batch.cache.layer(static_cast<Index>(i)), x);
   }
+  workspace.expert_bytes = ops.expert_bytes;
   return m.finish(ops, x, m.norm, batch);
 }
 

@@ -16,6 +16,7 @@
 namespace kogia {
 
 class Checkpoint;
+struct ActiveWeights;
 
 /// Which of two equal-in-theory sums latent attention computes (docs/design, determinism). Bits
 /// hold within one form. kAuto: expanded for prefill (more than one row of a sequence), absorbed
@@ -50,6 +51,7 @@ struct ForwardResult {
 /// Scratch of one thread of control; reused from step to step.
 struct Workspace {
   Arena arena;
+  Index expert_bytes = 0;  // of the routed experts that the last forward() touched, each once
 };
 
 struct LoadProgress {
@@ -79,6 +81,8 @@ class Model {
   Index n_cache_layers() const;
   bool has_mtp() const;
   Index n_weight_bytes() const;  // memory of the packed matrices
+  /// What of it a token passes.
+  ActiveWeights active_weights() const;
   /// Formats of the matrices with their share of values, largest first: "q4_1 (compute bf16)".
   std::string weights_summary() const;
   /// f32 when every product is computed in f32, else bf16.

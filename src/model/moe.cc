@@ -113,6 +113,7 @@ Mat Moe::run_experts(Ops& ops, ConstMat u, const Dispatch& dispatch) const {
   for (std::size_t e = 0; e < experts_.size(); ++e) {
     const Index begin = dispatch.first[e], rows = dispatch.first[e + 1] - begin;
     if (rows == 0) continue;
+    ops.expert_bytes += experts_[e].read_bytes();
     const auto rows_of = [&](Mat m) { return Mat{m.row(begin), rows, m.cols, m.stride}; };
     const ConstMat x = single ? u : ConstMat(rows_of(sorted));
     in.push_back(Ops::product(x, experts_[e].gate_proj, rows_of(gate)));

@@ -146,6 +146,7 @@ class Ops {
 
   Device& device;
   Arena& arena;
+  Index expert_bytes = 0;  // of the routed experts that were read, for those who measure
 };
 
 }  // namespace kogia

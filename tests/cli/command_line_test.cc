@@ -21,6 +21,7 @@ struct Values {
   std::string isa, model;
   std::optional<std::string> text;
   std::vector<std::string> stop;
+  std::vector<Index> depth{7};
 
   CommandLine line() {
     return {.name = "run",
@@ -46,6 +47,12 @@ struct Values {
                           .low = -2,
                           .high = 2},
                          {.flags = "--seed", .value = "N", .help = "seed", .target = &seed},
+                         {.flags = "--depth",
+                          .value = "LIST",
+                          .help = "depths",
+                          .target = &depth,
+                          .low = 0,
+                          .high = 99},
                          {.flags = "--isa,-i",
                           .value = "SET",
                           .help = "set",
@@ -96,6 +103,18 @@ TEST(CommandLine, AListFlagTakesOneWordEach) {
   EXPECT_THAT(p.stop, ElementsAre("x"));
   EXPECT_EQ(p.model, "m");
   EXPECT_EQ(p.text, "text");
+}
+
+TEST(CommandLine, AListOfNumbersIsReadStrictly) {
+  EXPECT_THAT(Parsed({"m"}).depth, ElementsAre(7));
+  EXPECT_THAT(Parsed({"m", "--depth", "5"}).depth, ElementsAre(5));
+  EXPECT_THAT(Parsed({"m", "--depth", "1,2", "--depth=32,0,32"}).depth, ElementsAre(32, 0, 32));
+  for (const std::string bad : {"", ",", "32,,5", ",5", "5,", "5, 6", "5;6", "5,x", "5,-1", "5,100",
+                                "1.0", "5,99999999999999999999"}) {
+    EXPECT_EQ(
+        refusal({"m", "--depth", bad}).first,
+        "--depth is '" + bad + "', expected whole numbers from 0 to 99 with single commas between");
+  }
 }
 
 TEST(CommandLine, ValuesMayBeNegativeEmptyOrOddText) {
