@@ -64,6 +64,12 @@ std::vector<OptionRow> EngineFlags::rows() {
        .target = &chunk,
        .low = 1,
        .high = kMaxTokens},
+      {.flags = "--no-pack",
+       .value = {},
+       .help =
+           "compute from the mapped file: a model larger than memory runs too. The same answer, "
+           "many times slower",
+       .target = &no_pack},
       {.flags = "--quiet,-q",
        .value = {},
        .help = "no progress on standard error",
@@ -80,6 +86,7 @@ EngineOptions EngineFlags::options() const {
   if (!cache_type.empty()) options.cache_dtype = cache_type == "f32" ? DType::f32 : DType::bf16;
   options.ctx = ctx;
   options.chunk = chunk;
+  options.packing.borrow = no_pack;
   options.show_progress = !quiet;
   return options;
 }

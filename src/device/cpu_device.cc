@@ -33,11 +33,22 @@ class CpuDevice final : public Device {
     return matrices_.default_compute(weights);
   }
 
-  std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) override {
-    return matrices_.pack(source, options);
+  PackedForm packed_form(const MatrixSource& source, const PackOptions& options,
+                         std::optional<int> variant) const override {
+    return matrices_.packed_form(source, options, variant);
   }
-  std::unique_ptr<Matrix> borrow(const MatrixSource& source) override {
-    return matrices_.borrow(source);
+  void pack_rows(const MatrixSource& source, const PackOptions& options, const PackedForm& form,
+                 Index first, Index n, std::byte* to) const override {
+    matrices_.pack_rows(source, options, form, first, n, to);
+  }
+  std::unique_ptr<Matrix> adopt(const MatrixSource& source, const PackOptions& options,
+                                const PackedForm& form,
+                                std::shared_ptr<const std::byte> packed) const override {
+    return matrices_.adopt(source, options, form, std::move(packed));
+  }
+  std::unique_ptr<Matrix> borrow(const MatrixSource& source,
+                                 const PackOptions& options) const override {
+    return matrices_.borrow(source, options);
   }
   Index cache_page_bytes(const CacheSpec& spec) const override {
     return PageLayout(spec).head_bytes * spec.n_kv_heads;

@@ -1,5 +1,7 @@
 #include "device/device.h"
 
+#include "base/page_memory.h"
+
 namespace kogia {
 
 std::string_view name(Compute compute) {
@@ -27,6 +29,14 @@ std::optional<double> MachineLimits::peak_gflop_s(Compute compute) const {
       return int8_gop_s ? int8_gop_s : f32_gflop_s;
   }
   return f32_gflop_s;
+}
+
+std::unique_ptr<Matrix> Device::pack(const MatrixSource& source, const PackOptions& options) const {
+  const PackedForm form = packed_form(source, options);
+  const std::shared_ptr<std::byte> memory = allocate_pages(form.n_bytes);
+  const Index rows = options.transpose ? source.cols : source.rows;
+  pack_rows(source, options, form, 0, rows, memory.get());
+  return adopt(source, options, form, memory);
 }
 
 }  // namespace kogia

@@ -62,7 +62,7 @@ class Matrix {
   Index cols() const { return cols_; }
   DType dtype() const { return dtype_; }  // of the source
   Compute compute() const { return compute_; }
-  Index n_bytes() const { return n_bytes_; }  // memory it owns
+  Index n_bytes() const { return n_bytes_; }  // in that layout; 0 where the source is borrowed
 
  protected:
   Matrix(Index rows, Index cols, DType dtype, Compute compute)
@@ -78,6 +78,15 @@ struct PackOptions {
   /// Pack Wᵀ: the result is [cols, rows] of the source. Used for the absorbed key projection; block
   /// formats are decoded (exactly, to f32) since their blocks do not survive a transposition.
   bool transpose = false;
+};
+
+/// How a device lays a matrix out.
+struct PackedForm {
+  std::string name;      // equal names and equal sources: equal bytes, in another run too
+  Index n_bytes = 0;     // of the whole matrix
+  Index row_step = 1;    // pack_rows() begins at multiples of this,
+  Index step_bytes = 0;  // which take this much each; the last one what is left
+  int variant = 0;       // of the layouts for this format, the one that fits the values
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -287,12 +296,31 @@ class Device {
   /// What `--compute` unset means for weights of this format.
   virtual Compute default_compute(DType weights) const = 0;
 
-  /// Packs a weight; the source may go away afterwards. Safe to call from several threads at once
-  /// (packing one matrix is single-threaded, so a loader packs many side by side).
-  virtual std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) = 0;
-  /// A matrix for embed() alone, which reads the source in place: nothing is copied and the source
-  /// must outlive it.
-  virtual std::unique_ptr<Matrix> borrow(const MatrixSource& source) = 0;
+  // A weight is packed once: its form is asked for, memory is found for it (the program's own, or
+  // that of a file that keeps it), its rows are written there, and the device adopts it.
+
+  /// The form of a matrix. Without `variant` it may look at the values of the whole source; with
+  /// it, of a matrix packed before, it does not touch them. Threads: any.
+  virtual PackedForm packed_form(const MatrixSource& source, const PackOptions& options,
+                                 std::optional<int> variant = {}) const = 0;
+  /// Writes rows [first, first + n) of the packed matrix (of Wᵀ where transposed) to `to`, which
+  /// stands first / row_step * step_bytes from its begin. They end at a multiple of form.row_step
+  /// or with the matrix. Of the source no other rows are read. Threads: any.
+  virtual void pack_rows(const MatrixSource& source, const PackOptions& options,
+                         const PackedForm& form, Index first, Index n, std::byte* to) const = 0;
+  /// The matrix in memory (at a multiple of 64) that pack_rows() wrote, or writes before it is
+  /// used. Nothing is read of the source. Whatever the bytes are, they can make results wrong and
+  /// nothing worse.
+  virtual std::unique_ptr<Matrix> adopt(const MatrixSource& source, const PackOptions& options,
+                                        const PackedForm& form,
+                                        std::shared_ptr<const std::byte> packed) const = 0;
+  /// A matrix that stays where it is: the source must outlive it. linear() packs a stretch of it
+  /// wherever it needs one, so its results have the bits of the packed matrix's, and take longer.
+  virtual std::unique_ptr<Matrix> borrow(const MatrixSource& source,
+                                         const PackOptions& options) const = 0;
+  /// All of this on the calling thread, in memory of its own; the source may go away afterwards.
+  std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) const;
+
   virtual Index cache_page_bytes(const CacheSpec& spec) const = 0;
 
   virtual void embed(const EmbedArgs& args) = 0;

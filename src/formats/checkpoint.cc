@@ -1,8 +1,10 @@
 #include "formats/checkpoint.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "formats/gguf_checkpoint.h"
 #include "formats/safetensors.h"
 
@@ -110,6 +112,14 @@ std::unique_ptr<Checkpoint> Checkpoint::open_config_only(const fs::path& path) {
 const TensorEntry& Checkpoint::require(std::string_view name) const {
   if (const TensorEntry* entry = find(name)) return *entry;
   throw_error(ErrorCode::kNotFound, "{}: no tensor {}", path(), name);
+}
+
+void Checkpoint::release(const std::byte* data, Index n) const {
+  for (const MappedFile& file : files()) {
+    const std::byte* begin = file.bytes().data();
+    if (std::less<>()(data, begin) || !std::less<>()(data, begin + file.size())) continue;
+    file.advise_dontneed(data - begin, n);
+  }
 }
 
 }  // namespace kogia

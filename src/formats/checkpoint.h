@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,7 @@
 namespace kogia {
 
 class GgufFile;
+class MappedFile;
 
 enum class CheckpointKind { kSafetensors, kGguf };
 
@@ -55,6 +57,12 @@ class Checkpoint {
   virtual std::optional<std::string> text_file(std::string_view file_name) const = 0;
   /// The GGUF behind it (metadata, tokenizer); null for safetensors.
   virtual const GgufFile* gguf() const = 0;
+
+  /// The files that hold the tensors.
+  virtual std::span<const MappedFile> files() const = 0;
+  /// Bytes of a tensor that are not needed soon: their pages stop counting as this program's
+  /// memory, and come back when they are touched.
+  void release(const std::byte* data, Index n) const;
 };
 
 }  // namespace kogia

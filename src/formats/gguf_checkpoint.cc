@@ -40,6 +40,7 @@ class GgufCheckpoint : public Checkpoint, public GgufFile {
   const TensorEntry* find(std::string_view name) const override { return table_.find(name); }
   std::optional<std::string> text_file(std::string_view) const override { return std::nullopt; }
   const GgufFile* gguf() const override { return this; }
+  std::span<const MappedFile> files() const override { return files_; }
   const GgufMetadata& metadata() const override { return metadata_; }
 
   /// Adds a file; gives what it says of its place in a set. The first one's metadata become the

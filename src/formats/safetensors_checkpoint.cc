@@ -108,6 +108,7 @@ class SafetensorsCheckpoint : public Checkpoint {
     return read_text(name == "config.json" ? config_ : folder_ / name);
   }
   const GgufFile* gguf() const override { return nullptr; }
+  std::span<const MappedFile> files() const override { return files_; }
 
   void add_file(const std::string& name) {
     files_.push_back(MappedFile::open(folder_ / name));

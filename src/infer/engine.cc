@@ -114,7 +114,11 @@ std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& de
                                         const EngineOptions& o) {
   std::optional<Progress> bar;
   Index shown = 0;
-  LoadOptions load{.compute = o.compute, .mla = o.mla, .load_mtp = o.load_mtp, .on_progress = {}};
+  LoadOptions load{.compute = o.compute,
+                   .mla = o.mla,
+                   .load_mtp = o.load_mtp,
+                   .packing = o.packing,
+                   .on_progress = {}};
   if (o.show_progress) {
     load.on_progress = [&](const LoadProgress& p) {
       if (!bar) bar.emplace("packing weights", p.total_bytes, ProgressUnit::kBytes);

@@ -25,6 +25,7 @@ struct EngineOptions {
       0;  // tokens the cache can hold; 0: the model's maximum, or what fits in a quarter of memory
   Index chunk = 512;  // tokens per prefill step
   bool load_mtp = false;
+  PackingOptions packing = {};
   bool show_progress = true;
 };
 

@@ -1,9 +1,9 @@
 #include "model/binder.h"
 
 #include <algorithm>
-#include <mutex>
 
 #include "base/error.h"
+#include "base/page_memory.h"
 #include "tensor/convert.h"
 
 namespace kogia {
@@ -116,18 +116,21 @@ MatrixSource Binder::source(const TensorEntry& entry, Index rows, Index cols) {
   return source;
 }
 
-void Binder::add_job(const MatrixSource& source, PackOptions options,
+void Binder::add_job(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
                      std::unique_ptr<Matrix>& out) {
-  const Index n_bytes = source.rows * row_bytes(source.dtype, source.cols);
+  jobs_.push_back({.id = fmt::format("{} {}+{}{}", entry.name, source.first_row, source.rows,
+                                     options.transpose ? " transposed" : ""),
+                   .source = source,
+                   .options = options,
+                   .out = &out});
   formats_[fmt::format("{} ({})", kogia::name(source.dtype), kogia::name(options.compute))] +=
-      n_bytes;
-  jobs_.push_back({source, options, &out, n_bytes});
+      jobs_.back().source_bytes();
 }
 
 void Binder::linear(const TensorName& name, Index rows, Index cols, Linear& out,
                     std::optional<Compute> arithmetic) {
   const TensorEntry& entry = take(file_name(name, ".weight"), {rows, cols});
-  add_job(source(entry, rows, cols),
+  add_job(entry, source(entry, rows, cols),
           {.compute = arithmetic.value_or(arithmetic_for(entry.view.dtype))}, out.w);
 }
 
@@ -146,7 +149,7 @@ void Binder::slice(const TensorName& name, std::vector<Index> shape, RowSlice ro
   s.data += rows.first * row_bytes(s.dtype, s.cols);
   s.rows = rows.n;
   s.first_row = rows.first;
-  add_job(s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out.w);
+  add_job(entry, s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out.w);
 }
 
 void Binder::vector(const TensorName& name, Index n, std::vector<float>& out) {
@@ -171,12 +174,12 @@ void Binder::norm(const TensorName& name, Index n, Norm& out, double eps) {
 void Binder::embedding(const TensorName& name, Index rows, Index cols,
                        std::unique_ptr<Matrix>& out) {
   const TensorEntry& entry = take(file_name(name, ".weight"), {rows, cols});
-  out = device_.borrow(source(entry, rows, cols));
+  out = device_.borrow(source(entry, rows, cols), {});
 }
 
 bool Binder::all_f32() const {
   return std::all_of(jobs_.begin(), jobs_.end(),
-                     [](const Job& job) { return job.options.compute == Compute::f32; });
+                     [](const PackJob& job) { return job.options.compute == Compute::f32; });
 }
 
 void Binder::ignore(const std::string& name_or_prefix) { ignored_.push_back(name_or_prefix); }
@@ -204,18 +207,16 @@ void Binder::finish() const {
 }
 
 void Binder::pack() {
-  LoadProgress progress;
-  for (const Job& job : jobs_) progress.total_bytes += job.n_bytes;
-  std::mutex mutex;
-  device_.parallel(static_cast<Index>(jobs_.size()), [&](Index i) {
-    const Job& job = jobs_[static_cast<std::size_t>(i)];
-    *job.out = device_.pack(job.source, job.options);
-    if (!options_.on_progress) return;
-    const std::scoped_lock lock(mutex);
-    progress.done_bytes += job.n_bytes;
-    options_.on_progress(progress);
-  });
-  for (const Job& job : jobs_) n_packed_bytes_ += (*job.out)->n_bytes();
+  const WeightPacker packer(jobs_, checkpoint_, device_, options_.on_progress);
+  if (options_.packing.borrow) {
+    packer.borrow();
+  } else {
+    const PackPlan plan = packer.plan();
+    const std::shared_ptr<std::byte> memory = allocate_pages(plan.n_bytes);
+    packer.pack(plan, memory.get());
+    packer.adopt(plan, memory);
+  }
+  for (const PackJob& job : jobs_) n_packed_bytes_ += (*job.out)->n_bytes();
 }
 
 }  // namespace kogia

@@ -11,6 +11,7 @@
 #include "formats/checkpoint.h"
 #include "model/model.h"
 #include "model/ops.h"
+#include "model/weight_packer.h"
 
 namespace kogia {
 
@@ -58,7 +59,7 @@ class Binder {
 
   /// Throws if the checkpoint holds tensors that were neither asked for nor ignored.
   void finish() const;
-  /// Runs the jobs on the device's threads.
+  /// Packs on the device's threads, or borrows where the options say so.
   void pack();
   /// Source bytes per "dtype (arithmetic)", for a summary.
   const std::map<std::string, Index>& formats() const { return formats_; }
@@ -73,19 +74,14 @@ class Binder {
   MatrixSource source(const TensorEntry& entry, Index rows, Index cols);
   void attach_scale(const TensorEntry& entry, MatrixSource& source, Index total_rows);
   Compute arithmetic_for(DType dtype) const;
-  void add_job(const MatrixSource& source, PackOptions options, std::unique_ptr<Matrix>& out);
+  void add_job(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
+               std::unique_ptr<Matrix>& out);
 
-  struct Job {
-    MatrixSource source;
-    PackOptions options;
-    std::unique_ptr<Matrix>* out;
-    Index n_bytes;
-  };
   const Checkpoint& checkpoint_;
   Device& device_;
   const ModelConfig& config_;
   const LoadOptions& options_;
-  std::vector<Job> jobs_;
+  std::vector<PackJob> jobs_;
   std::set<std::string, std::less<>> taken_;
   std::vector<std::string> ignored_;
   Index n_packed_bytes_ = 0;

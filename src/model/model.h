@@ -58,14 +58,21 @@ struct LoadProgress {
   Index done_bytes = 0, total_bytes = 0;
 };
 
+/// How weights come into the layout of the device.
+struct PackingOptions {
+  bool borrow = false;  // they do not: products read the checkpoint, with the same bits and slowly
+};
+
 struct LoadOptions {
   std::optional<Compute> compute;  // unset: the device's default for each weight's format
   MlaForm mla = MlaForm::kAbsorbed;
-  bool load_mtp = true;                                  // where the checkpoint has it
+  bool load_mtp = true;  // where the checkpoint has it
+  PackingOptions packing = {};
   std::function<void(const LoadProgress&)> on_progress;  // from several threads, one at a time
 };
 
-/// Immutable after loading. The checkpoint must outlive it: an untied embedding is read in place.
+/// Immutable after loading. The checkpoint must outlive it: an untied embedding is read in place,
+/// and so are borrowed weights.
 /// Errors   load() names missing, extra, mis-shaped and mis-typed tensors, with what was expected
 /// and why Threads  forward() uses the device, which is used from one thread at a time
 class Model {

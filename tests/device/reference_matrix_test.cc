@@ -239,7 +239,7 @@ TEST(ReferenceEmbed, GivesTheStoredRows) {
   const Stored m = store(DType::q4_1, 50, 64, /*seed=*/19);
   ThreadPool pool(2);
   for (const auto& table :
-       {reference::borrow(m.source), reference::pack(m.source, {.compute = Compute::f32})}) {
+       {reference::borrow(m.source, {}), reference::pack(m.source, {.compute = Compute::f32})}) {
     std::vector<std::int32_t> ids;
     for (std::int32_t i = 0; i < 40; ++i) ids.push_back(i * 7 % 50);
     std::vector<float> y(40 * 64);

@@ -53,8 +53,19 @@ class LogProbDevice final : public Device {
   std::string name() const override { return "script"; }
   int n_threads() const override { return 1; }
   Compute default_compute(DType) const override { return Compute::f32; }
-  std::unique_ptr<Matrix> pack(const MatrixSource&, const PackOptions&) override { return {}; }
-  std::unique_ptr<Matrix> borrow(const MatrixSource&) override { return {}; }
+  PackedForm packed_form(const MatrixSource&, const PackOptions&,
+                         std::optional<int>) const override {
+    return {};
+  }
+  void pack_rows(const MatrixSource&, const PackOptions&, const PackedForm&, Index, Index,
+                 std::byte*) const override {}
+  std::unique_ptr<Matrix> adopt(const MatrixSource&, const PackOptions&, const PackedForm&,
+                                std::shared_ptr<const std::byte>) const override {
+    return {};
+  }
+  std::unique_ptr<Matrix> borrow(const MatrixSource&, const PackOptions&) const override {
+    return {};
+  }
   Index cache_page_bytes(const CacheSpec&) const override { return 0; }
   void embed(const EmbedArgs&) override {}
   void linear(std::span<const LinearArgs>) override {}

@@ -23,6 +23,7 @@ struct RunnerOptions {
   std::optional<Compute> compute = Compute::f32;
   MlaForm mla = MlaForm::kAbsorbed;
   std::optional<DType> cache_dtype = DType::f32;  // unset: the model's default
+  PackingOptions packing = {};
 };
 
 /// Pages and length of one sequence in the runner's cache.
@@ -52,7 +53,10 @@ class ModelRunner {
       : checkpoint_(Checkpoint::open(path)),
         device_(make_cpu_device({.n_threads = options.n_threads, .isa = options.isa})),
         model_(Model::load(*checkpoint_, *device_,
-                           {.compute = options.compute, .mla = options.mla, .on_progress = {}})) {
+                           {.compute = options.compute,
+                            .mla = options.mla,
+                            .packing = options.packing,
+                            .on_progress = {}})) {
     CacheMemory& m = cache_;
     m.spec = model_->cache_spec(options.cache_dtype.value_or(model_->default_cache_dtype()));
     m.layer_stride = (device_->cache_page_bytes(m.spec) + 63) / 64 * 64;

@@ -11,11 +11,16 @@
 namespace kogia {
 
 /// How one instruction set multiplies. Contracts as in device.h; matrices come from the same
-/// instruction set's pack() or borrow().
+/// instruction set's adopt() or borrow().
 struct MatrixOps {
   Compute (*default_compute)(DType weights);
-  std::unique_ptr<Matrix> (*pack)(const MatrixSource& source, const PackOptions& options);
-  std::unique_ptr<Matrix> (*borrow)(const MatrixSource& source);
+  PackedForm (*packed_form)(const MatrixSource& source, const PackOptions& options,
+                            std::optional<int> variant);
+  void (*pack_rows)(const MatrixSource& source, const PackOptions& options, const PackedForm& form,
+                    Index first, Index n, std::byte* to);
+  std::unique_ptr<Matrix> (*adopt)(const MatrixSource& source, const PackOptions& options,
+                                   const PackedForm& form, std::shared_ptr<const std::byte> packed);
+  std::unique_ptr<Matrix> (*borrow)(const MatrixSource& source, const PackOptions& options);
   void (*embed)(const EmbedArgs& args, ThreadPool& pool);
   void (*linear)(std::span<const LinearArgs> products, ThreadPool& pool);
 };

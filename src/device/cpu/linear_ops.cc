@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "device/cpu/linear.h"
+#include "device/cpu/pack_panels.h"
 #include "device/cpu/packed_matrix.h"
 #include "device/reference/matrix.h"
 #include "tensor/convert.h"
@@ -23,6 +24,8 @@ constexpr Index kTaskProducts = Index{1} << 17;
 constexpr Index kStretches = 128;
 // Calls with fewer run on the calling thread: waking another costs more.
 constexpr Index kInlineProducts = Index{1} << 16;
+// What a borrowed matrix is packed in at a time: fits a cache.
+constexpr Index kStretchBytes = Index{256} << 10;
 // Numbers of x from which rounding it is worth a dispatch of its own.
 constexpr Index kInlineRounding = Index{1} << 15;
 
@@ -46,6 +49,7 @@ struct RoundedX {
 
 struct Job {
   const LinearArgs* args;
+  const PackedMatrix* matrix;
   const PackedView* w;
   Index x;  // which RoundedX
   Index first_task, panel_tasks, panels_per_task;
@@ -74,6 +78,7 @@ struct Scratch {
 };
 
 thread_local Scratch t_scratch;
+thread_local Scratch t_panels;  // of a borrowed matrix
 
 void check(const LinearArgs& a) {
   KOGIA_CHECK(a.w != nullptr && a.rows >= 0);
@@ -167,8 +172,17 @@ void round_all(const Scratch& s, const LinearKernels& kernels, ThreadPool& pool)
   }
 }
 
+/// A borrowed matrix: stretches that fit a cache, each packed once for all rows.
+Index cut_borrowed(Job& job) {
+  const Index wide = 12;  // whatever number of panels a kernel takes at once
+  job.panels_per_task = wide * std::max<Index>(1, kStretchBytes / (wide * job.w->panel_bytes));
+  job.panel_tasks = ceil_div(job.w->n_panels(), job.panels_per_task);
+  return job.panel_tasks;
+}
+
 /// Cuts a product into tasks; returns how many.
 Index cut(Job& job) {
+  if (job.matrix->borrowed()) return cut_borrowed(job);
   const Index rows = std::min(job.args->rows, kTileRows);
   const Index wide = rows >= 8 ? 3 : 4;  // panels that a kernel takes at once
   const Index products = wide * kPanelRows * std::max<Index>(1, job.w->cols) * rows;
@@ -179,25 +193,53 @@ Index cut(Job& job) {
   return job.panel_tasks * ceil_div(job.args->rows, kTileRows);
 }
 
-void run_task(const Scratch& s, const Job& job, Index task, const LinearKernels& kernels) {
+/// The rows of y from `r` on.
+LinearTile tile_of(const Scratch& s, const Job& job, Index r) {
   const LinearArgs& a = *job.args;
   const RoundedX& x = s.xs[static_cast<std::size_t>(job.x)];
-  const Index r = task / job.panel_tasks * kTileRows;
-  const Index panel = task % job.panel_tasks * job.panels_per_task;
   const bool as_it_is = x.as_it_is();
   const Index stride = as_it_is ? a.x_stride : x.stride;
-  kernels.tile({.w = job.w,
-                .panel_begin = panel,
-                .panel_end = std::min(job.w->n_panels(), panel + job.panels_per_task),
-                .x = (as_it_is ? a.x : s.numbers + x.begin) + r * stride,
-                .x_stride = stride,
-                .sums = x.with_sums ? s.numbers + x.sums_begin + r * x.sums_stride : nullptr,
-                .sums_stride = x.with_sums ? x.sums_stride : 0,
-                .rows = std::min(kTileRows, a.rows - r),
-                .y = a.y + r * a.y_stride,
-                .residual = a.residual == nullptr ? nullptr : a.residual + r * a.y_stride,
-                .bias = a.bias,
-                .y_stride = a.y_stride});
+  return {.w = job.w,
+          .panel_begin = 0,
+          .panel_end = 0,
+          .x = (as_it_is ? a.x : s.numbers + x.begin) + r * stride,
+          .x_stride = stride,
+          .sums = x.with_sums ? s.numbers + x.sums_begin + r * x.sums_stride : nullptr,
+          .sums_stride = x.with_sums ? x.sums_stride : 0,
+          .rows = std::min(kTileRows, a.rows - r),
+          .y = a.y + r * a.y_stride,
+          .residual = a.residual == nullptr ? nullptr : a.residual + r * a.y_stride,
+          .bias = a.bias,
+          .y_stride = a.y_stride};
+}
+
+void run_task(const Scratch& s, const Job& job, Index task, const LinearKernels& kernels) {
+  LinearTile tile = tile_of(s, job, task / job.panel_tasks * kTileRows);
+  tile.panel_begin = task % job.panel_tasks * job.panels_per_task;
+  tile.panel_end = std::min(job.w->n_panels(), tile.panel_begin + job.panels_per_task);
+  kernels.tile(tile);
+}
+
+/// Packs a stretch into the thread's scratch and multiplies there, as a matrix of these rows alone.
+void run_borrowed(const Scratch& s, const Job& job, Index task, const LinearKernels& kernels) {
+  const Index begin = task * job.panels_per_task, row = begin * kPanelRows;
+  const Index end = std::min(job.w->n_panels(), begin + job.panels_per_task);
+  t_panels.reserve((end - begin) * job.w->panel_bytes / static_cast<Index>(sizeof(float)));
+  std::byte* panels = reinterpret_cast<std::byte*>(t_panels.numbers);
+  job.matrix->pack(begin, end, panels);
+
+  PackedView stretch = *job.w;
+  stretch.data = panels;
+  stretch.rows = std::min(job.w->rows, end * kPanelRows) - row;
+  for (Index r = 0; r < job.args->rows; r += kTileRows) {
+    LinearTile tile = tile_of(s, job, r);
+    tile.w = &stretch;
+    tile.panel_end = end - begin;
+    tile.y += row;
+    if (tile.residual != nullptr) tile.residual += row;
+    if (tile.bias != nullptr) tile.bias += row;
+    kernels.tile(tile);
+  }
 }
 
 void linear(std::span<const LinearArgs> products, ThreadPool& pool, const LinearKernels& kernels) {
@@ -207,8 +249,10 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool, const Linear
   for (const LinearArgs& a : products) {
     check(a);
     if (a.rows == 0 || a.w->rows() == 0) continue;
-    const PackedView& w = static_cast<const PackedMatrix*>(a.w)->view();
+    const PackedMatrix& matrix = static_cast<const PackedMatrix&>(*a.w);
+    const PackedView& w = matrix.view();
     Job job = {.args = &a,
+               .matrix = &matrix,
                .w = &w,
                .x = find_x(a, w, s),
                .first_task = n_tasks,
@@ -225,7 +269,8 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool, const Linear
     const auto after = std::upper_bound(s.jobs.begin(), s.jobs.end(), task,
                                         [](Index t, const Job& job) { return t < job.first_task; });
     const Job& job = *(after - 1);
-    run_task(s, job, task - job.first_task, kernels);
+    const auto run_one = job.matrix->borrowed() ? run_borrowed : run_task;
+    run_one(s, job, task - job.first_task, kernels);
   };
   if (n_products < kInlineProducts) {
     for (Index task = 0; task < n_tasks; ++task) run(task, 0);
@@ -235,13 +280,12 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool, const Linear
 }
 
 void embed(const EmbedArgs& a, ThreadPool& pool) {
-  const PackedMatrix* packed = dynamic_cast<const PackedMatrix*>(a.table);
-  if (packed == nullptr) return reference::embed(a, pool);  // borrowed
+  const PackedMatrix& table = static_cast<const PackedMatrix&>(*a.table);
   pool.parallel_for(static_cast<Index>(a.ids.size()), 16, [&](Index begin, Index end, int) {
     for (Index i = begin; i < end; ++i) {
       const Index id = a.ids[static_cast<std::size_t>(i)];
-      KOGIA_CHECK(id >= 0 && id < packed->rows());
-      packed->decode_row(id, a.y + i * packed->cols());
+      KOGIA_CHECK(id >= 0 && id < table.rows());
+      table.decode_row(id, a.y + i * table.cols());
     }
   });
 }
@@ -252,18 +296,58 @@ Compute default_with_bf16(DType weights) {
   return is_block(weights) ? Compute::bf16 : reference::default_compute(weights);
 }
 
+PackedForm panel_form(const MatrixSource& source, const PackedView& layout, int variant) {
+  return {.name = panel_layout_name(source, layout),
+          .n_bytes = layout.n_panels() * layout.panel_bytes,
+          .row_step = kPanelRows,
+          .step_bytes = layout.panel_bytes,
+          .variant = variant};
+}
+
+template <const LinearKernels& kKernels>
+struct Panels {
+  static PackedView layout(const MatrixSource& source, const PackOptions& options, int variant) {
+    reference::check_packable(source, options);
+    return panel_layout(source, options, kKernels.bf16_products, variant);
+  }
+  static PackedForm packed_form(const MatrixSource& source, const PackOptions& options,
+                                std::optional<int> variant) {
+    reference::check_packable(source, options);
+    const int chosen = variant ? *variant : panel_variant(source, options, kKernels.bf16_products);
+    return panel_form(source, layout(source, options, chosen), chosen);
+  }
+  static void pack_rows(const MatrixSource& source, const PackOptions& options,
+                        const PackedForm& form, Index first, Index n, std::byte* to) {
+    const PackedView view = layout(source, options, form.variant);
+    KOGIA_CHECK(first % kPanelRows == 0 && first + n <= view.rows);
+    pack_panels(source, options.transpose, view, first / kPanelRows,
+                ceil_div(first + n, kPanelRows), to);
+  }
+  static std::unique_ptr<Matrix> adopt(const MatrixSource& source, const PackOptions& options,
+                                       const PackedForm& form,
+                                       std::shared_ptr<const std::byte> packed) {
+    KOGIA_CHECK(packed != nullptr);
+    return std::make_unique<PackedMatrix>(source, options, layout(source, options, form.variant),
+                                          std::move(packed));
+  }
+  static std::unique_ptr<Matrix> borrow(const MatrixSource& source, const PackOptions& options) {
+    return std::make_unique<PackedMatrix>(source, options, layout(source, options, 0), nullptr);
+  }
+  static void linear(std::span<const LinearArgs> products, ThreadPool& pool) {
+    kogia::linear(products, pool, kKernels);
+  }
+};
+
 template <const LinearKernels& kKernels>
 constexpr MatrixOps packed_ops(Compute (*default_compute)(DType)) {
+  using P = Panels<kKernels>;
   return {.default_compute = default_compute,
-          .pack = [](const MatrixSource& source,
-                     const PackOptions& options) -> std::unique_ptr<Matrix> {
-            reference::check_packable(source, options);
-            return std::make_unique<PackedMatrix>(source, options, kKernels.bf16_products);
-          },
-          .borrow = reference::borrow,
+          .packed_form = P::packed_form,
+          .pack_rows = P::pack_rows,
+          .adopt = P::adopt,
+          .borrow = P::borrow,
           .embed = embed,
-          .linear = [](std::span<const LinearArgs> products,
-                       ThreadPool& pool) { linear(products, pool, kKernels); }};
+          .linear = P::linear};
 }
 
 constexpr MatrixOps kAvx2 = packed_ops<avx2::kLinearKernels>(reference::default_compute);
@@ -272,7 +356,9 @@ constexpr MatrixOps kAvx512 = packed_ops<avx512::kLinearKernels>(default_with_bf
 #endif
 
 constexpr MatrixOps kReference = {.default_compute = reference::default_compute,
-                                  .pack = reference::pack,
+                                  .packed_form = reference::packed_form,
+                                  .pack_rows = reference::pack_rows,
+                                  .adopt = reference::adopt,
                                   .borrow = reference::borrow,
                                   .embed = reference::embed,
                                   .linear = reference::linear};

@@ -32,6 +32,10 @@
 
 namespace kogia {
 
+/// Part of what files of packed weights are known by: raise it with every change of the layout.
+/// (Panels.TheirLayoutIsThatOfItsVersion fails where that was forgotten.)
+inline constexpr int kPanelsVersion = 1;
+
 inline constexpr Index kPanelRows = 16;
 
 enum class Codes { q2, q3, q4, q5, q6, q8, s8, fp8, bf16, f16, f32 };
@@ -65,6 +69,9 @@ constexpr PlaneBits plane_bits(Codes codes) {
   }
   return {32, 0};
 }
+
+/// Whether codes lie in planes of bits.
+constexpr bool in_planes(Codes codes) { return codes <= Codes::fp8; }
 
 /// Columns of a group.
 constexpr Index group_columns(Codes codes) {

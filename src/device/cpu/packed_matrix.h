@@ -1,10 +1,8 @@
 #pragma once
-// Packs a matrix as a checkpoint stores it into panels (cpu/packed.h).
+// A weight in panels (cpu/packed.h), or on the way there.
 
 #include <memory>
-#include <new>
 
-#include "device/cpu/block_codes.h"
 #include "device/cpu/packed.h"
 #include "device/device.h"
 
@@ -12,40 +10,35 @@ namespace kogia {
 
 class PackedMatrix final : public Matrix {
  public:
-  /// bf16_products: whether the kernels multiply bf16 pairs; without, codes are decoded to f32.
-  PackedMatrix(const MatrixSource& source, const PackOptions& options, bool bf16_products);
+  /// `packed`: as pack_panels() wrote it; null: the matrix is borrowed, and the source must outlive
+  /// it.
+  PackedMatrix(const MatrixSource& source, const PackOptions& options, const PackedView& layout,
+               std::shared_ptr<const std::byte> packed);
 
+  /// Its data are null where the matrix is borrowed.
   const PackedView& view() const { return view_; }
+  bool borrowed() const { return packed_ == nullptr; }
+  /// Panels [begin, end) of a borrowed matrix, to (end - begin) * panel_bytes.
+  void pack(Index begin, Index end, std::byte* to) const;
   /// Row r as dequantize_row() gives it, bit for bit, scales of FP8 applied.
   void decode_row(Index r, float* dst) const;
 
  private:
-  void choose_layout(const MatrixSource& source, bool transpose, bool bf16_products);
-  void allocate();
   void fill_table();
-  void pack_blocks(const MatrixSource& source);
-  void pack_fp8(const MatrixSource& source);
-  void pack_values(const MatrixSource& source, bool transpose);
 
   struct ScaleMin {
     float scale = 1, min = 0;
   };
   GroupAt group_of(Index row, Index group) const;
-  std::byte* at(const std::byte* place) { return bytes_.get() + (place - bytes_.get()); }
   /// Column of its second plane.
   Index high_column(const GroupAt& at, Index c) const;
-  void put_code(const GroupAt& to, Index lane, Index c, int code);
-  /// Of group g of a block.
-  void put_scale(const GroupAt& to, Index lane, const BlockCodes& block, Index g);
-  void put_value(Index row, Index col, float value);
   float value_at(const GroupAt& at, Index lane, Index c) const;  // without its scale
   ScaleMin scale_at(const GroupAt& at, Index lane) const;
 
-  struct Free {
-    void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
   PackedView view_;
-  std::unique_ptr<std::byte[], Free> bytes_;
+  std::shared_ptr<const std::byte> packed_;
+  MatrixSource source_;  // where borrowed
+  bool transpose_;
   std::uint16_t table_[130] = {};  // two more, since gathers read 32 bits
 };
 

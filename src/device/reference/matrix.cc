@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/page_memory.h"
 #include "tensor/convert.h"
 
 namespace kogia::reference {
@@ -12,36 +13,26 @@ namespace {
 
 bool is_fp8(DType dtype) { return dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2; }
 
-/// Keeps the source's bytes (its own copy, or the caller's).
+/// Rows as the source has them, in the caller's memory or the file's.
 class SourceMatrix final : public Matrix {
  public:
-  SourceMatrix(const MatrixSource& source, Compute compute, bool copy)
-      : Matrix(source.rows, source.cols, source.dtype, compute), source_(source) {
-    if (!copy) return;
-    const Index n = source.rows * row_bytes(source.dtype, source.cols);
-    bytes_.assign(source.data, source.data + n);
-    source_.data = bytes_.data();
-    if (source.scale != nullptr) {
-      const Index rows = ceil_div(source.first_row + source.rows, source.block_rows);
-      scale_.assign(source.scale,
-                    source.scale + rows * row_bytes(source.scale_dtype, source.scale_cols));
-      source_.scale = scale_.data();
-    }
-    n_bytes_ = n + static_cast<Index>(scale_.size());
-  }
-  /// f32 values that were computed, [rows, cols].
-  SourceMatrix(std::vector<float> values, Index rows, Index cols, DType dtype, Compute compute)
-      : Matrix(rows, cols, dtype, compute), values_(std::move(values)) {
-    source_ = {
-        .rows = rows, .cols = cols, .data = reinterpret_cast<const std::byte*>(values_.data())};
-    n_bytes_ = rows * cols * static_cast<Index>(sizeof(float));
+  /// `packed`: what `source` points into; null: borrowed. Transposed only where borrowed.
+  SourceMatrix(const MatrixSource& source, DType dtype, Compute compute, bool transpose,
+               std::shared_ptr<const std::byte> packed, Index n_bytes)
+      : Matrix(transpose ? source.cols : source.rows, transpose ? source.rows : source.cols, dtype,
+               compute),
+        source_(source),
+        transpose_(transpose),
+        packed_(std::move(packed)) {
+    n_bytes_ = n_bytes;
   }
   const MatrixSource& source() const { return source_; }
+  bool transpose() const { return transpose_; }
 
  private:
   MatrixSource source_;
-  std::vector<std::byte> bytes_, scale_;
-  std::vector<float> values_;
+  bool transpose_;
+  std::shared_ptr<const std::byte> packed_;
 };
 
 const SourceMatrix& as_source(const Matrix* w) {
@@ -152,26 +143,63 @@ void check_packable(const MatrixSource& source, const PackOptions& options) {
   }
 }
 
-std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) {
-  check_packable(source, options);
-  if (!options.transpose)
-    return std::make_unique<SourceMatrix>(source, options.compute, /*copy=*/true);
+namespace {
 
-  std::vector<float> values(static_cast<std::size_t>(source.rows * source.cols));
-  std::vector<float> row(static_cast<std::size_t>(source.cols));
-  for (Index r = 0; r < source.rows; ++r) {
-    decode_row(source, r, row.data());
-    for (Index c = 0; c < source.cols; ++c) {
-      values[static_cast<std::size_t>(c * source.rows + r)] = row[static_cast<std::size_t>(c)];
-    }
-  }
-  return std::make_unique<SourceMatrix>(std::move(values), source.cols, source.rows, source.dtype,
-                                        options.compute);
+Index scale_bytes(const MatrixSource& s) {
+  if (s.scale == nullptr) return 0;
+  return ceil_div(s.first_row + s.rows, s.block_rows) * row_bytes(s.scale_dtype, s.scale_cols);
 }
 
-std::unique_ptr<Matrix> borrow(const MatrixSource& source) {
-  check_source(source);
-  return std::make_unique<SourceMatrix>(source, Compute::f32, /*copy=*/false);
+/// Columns [first, first + n) of the source as rows of f32.
+void transpose_rows(const MatrixSource& s, Index first, Index n, float* to) {
+  std::vector<float> row(static_cast<std::size_t>(s.cols));
+  for (Index r = 0; r < s.rows; ++r) {
+    decode_row(s, r, row.data());
+    for (Index c = 0; c < n; ++c) to[c * s.rows + r] = row[static_cast<std::size_t>(first + c)];
+  }
+}
+
+}  // namespace
+
+PackedForm packed_form(const MatrixSource& s, const PackOptions& options, std::optional<int>) {
+  check_packable(s, options);
+  const Index step =
+      options.transpose ? s.rows * static_cast<Index>(sizeof(float)) : row_bytes(s.dtype, s.cols);
+  return {.name = fmt::format("rows-1 {} [{}, {}]{}", name(s.dtype), s.rows, s.cols,
+                              options.transpose ? " transposed" : ""),
+          .n_bytes = options.transpose ? s.cols * step : s.rows * step + scale_bytes(s),
+          .step_bytes = step};
+}
+
+void pack_rows(const MatrixSource& s, const PackOptions& options, const PackedForm& form,
+               Index first, Index n, std::byte* to) {
+  if (options.transpose) return transpose_rows(s, first, n, reinterpret_cast<float*>(to));
+  std::copy_n(s.data + first * form.step_bytes, n * form.step_bytes, to);
+  if (first + n == s.rows) std::copy_n(s.scale, scale_bytes(s), to + n * form.step_bytes);
+}
+
+std::unique_ptr<Matrix> adopt(const MatrixSource& source, const PackOptions& options,
+                              const PackedForm& form, std::shared_ptr<const std::byte> packed) {
+  check_packable(source, options);
+  MatrixSource s = source;
+  if (options.transpose) s = {.rows = source.cols, .cols = source.rows};
+  s.data = packed.get();
+  if (s.scale != nullptr) s.scale = packed.get() + s.rows * row_bytes(s.dtype, s.cols);
+  return std::make_unique<SourceMatrix>(s, source.dtype, options.compute, /*transpose=*/false,
+                                        std::move(packed), form.n_bytes);
+}
+
+std::unique_ptr<Matrix> borrow(const MatrixSource& source, const PackOptions& options) {
+  check_packable(source, options);
+  return std::make_unique<SourceMatrix>(source, source.dtype, options.compute, options.transpose,
+                                        nullptr, 0);
+}
+
+std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options) {
+  const PackedForm form = packed_form(source, options);
+  const auto memory = allocate_pages(form.n_bytes);
+  pack_rows(source, options, form, 0, options.transpose ? source.cols : source.rows, memory.get());
+  return adopt(source, options, form, memory);
 }
 
 void embed(const EmbedArgs& a, ThreadPool& pool) {
@@ -188,13 +216,22 @@ void embed(const EmbedArgs& a, ThreadPool& pool) {
 void linear(std::span<const LinearArgs> products, ThreadPool& pool) {
   for (const LinearArgs& a : products) {
     const SourceMatrix& w = as_source(a.w);
-    // A transposed block format was decoded when it was packed; how x is rounded stays its own.
+    MatrixSource source = w.source();
+    std::vector<float> values;
+    if (w.transpose()) {
+      values.resize(static_cast<std::size_t>(w.rows() * w.cols()));
+      transpose_rows(source, 0, w.rows(), values.data());
+      source = {.rows = w.rows(),
+                .cols = w.cols(),
+                .data = reinterpret_cast<const std::byte*>(values.data())};
+    }
+    // A transposed block format is decoded; how x is rounded stays its own.
     const DType rounding = w.dtype();
     constexpr Index kTileOuts = 64;
     const Index row_tiles = ceil_div(a.rows, kTileRows), out_tiles = ceil_div(w.rows(), kTileOuts);
     pool.run(row_tiles * out_tiles, [&](Index task, int) {
       const Index o0 = task % out_tiles * kTileOuts;
-      linear_tile(a, w.source(), rounding, w.compute(), task / out_tiles * kTileRows, o0,
+      linear_tile(a, source, rounding, w.compute(), task / out_tiles * kTileRows, o0,
                   std::min(w.rows(), o0 + kTileOuts));
     });
   }

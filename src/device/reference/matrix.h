@@ -4,6 +4,7 @@
 // instruction set to it.
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,8 +23,15 @@ bool supports(DType weights, Compute compute);
 /// CHECKs a source's shape; throws Error(kUnsupported) where supports() is false.
 void check_packable(const MatrixSource& source, const PackOptions& options);
 
+// As in device.h. The form is the source's own: its rows, then its scales; transposed, f32 values.
+PackedForm packed_form(const MatrixSource& source, const PackOptions& options,
+                       std::optional<int> variant = {});
+void pack_rows(const MatrixSource& source, const PackOptions& options, const PackedForm& form,
+               Index first, Index n, std::byte* to);
+std::unique_ptr<Matrix> adopt(const MatrixSource& source, const PackOptions& options,
+                              const PackedForm& form, std::shared_ptr<const std::byte> packed);
+std::unique_ptr<Matrix> borrow(const MatrixSource& source, const PackOptions& options);
 std::unique_ptr<Matrix> pack(const MatrixSource& source, const PackOptions& options);
-std::unique_ptr<Matrix> borrow(const MatrixSource& source);
 void embed(const EmbedArgs& args, ThreadPool& pool);
 void linear(std::span<const LinearArgs> products, ThreadPool& pool);
 
