@@ -126,6 +126,8 @@ KOGIA_LINEAR(cached_q8_0_1, DType::q8_0, Compute::bf16, 1, 512, 1536, 1, true);
 KOGIA_LINEAR(cached_q8_0_1_int8, DType::q8_0, Compute::int8, 1, 512, 1536, 1, true);
 KOGIA_LINEAR(cached_fp8_1, DType::f8_e4m3, Compute::bf16, 1, 512, 1536, 1, true);
 KOGIA_LINEAR(cached_bf16_1, DType::bf16, Compute::bf16, 1, 256, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_k_2, DType::q4_k, Compute::bf16, 2, 512, 1536, 1, true);
+KOGIA_LINEAR(cached_q4_k_3, DType::q4_k, Compute::bf16, 3, 512, 1536, 1, true);
 KOGIA_LINEAR(cached_q4_k_4, DType::q4_k, Compute::bf16, 4, 512, 1536, 1, true);
 KOGIA_LINEAR(cached_q4_k_8, DType::q4_k, Compute::bf16, 8, 512, 1536, 1, true);
 KOGIA_LINEAR(cached_q4_k_16, DType::q4_k, Compute::bf16, 16, 512, 1536, 1, true);

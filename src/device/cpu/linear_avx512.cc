@@ -176,27 +176,33 @@ void finish(const LinearTile& t, Index panel, const float* acc) {
 }
 
 /// Column by column through all panels, so that no sum waits for its own last addition.
-template <class K, int kPanels>
-KOGIA_INLINE inline void add_row(const PackedView& w, const Tables<K::kCodes>& tables,
-                                 const GroupAt* at, const float* x, __m512i* sum) {
+template <class K, int kPanels, int kRows>
+KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& tables,
+                                  const GroupAt* at, const float* x, Index x_stride,
+                                  __m512i (*sum)[kPanels]) {
   constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
+  const auto add = [&](int p, int step, __m512i weights) KOGIA_INLINE {
+    KOGIA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      sum[r][p] = multiply_add<K::kBy>(sum[r][p], weights, x[r * x_stride + step]);
+    }
+  };
   if constexpr (K::kBy == Products::bf16 && K::kCodes < Codes::q8) {
     WordsOf<K::kCodes> words[kPanels];
-    const auto add = [&]<int kPair>(float xs) KOGIA_INLINE {
+    const auto add_pair = [&]<int kPair>(int k) KOGIA_INLINE {
       KOGIA_UNROLL
       for (int p = 0; p < kPanels; ++p) {
-        const __m512i weights = tables.value(words[p].template pair<kPair>());
-        sum[p] = multiply_add<K::kBy>(sum[p], weights, xs);
+        add(p, 4 * k + kPair, tables.value(words[p].template pair<kPair>()));
       }
     };
     KOGIA_UNROLL
-    for (Index k = 0; k < kSteps / 4; ++k, x += 4) {
+    for (int k = 0; k < kSteps / 4; ++k) {
       KOGIA_UNROLL
       for (int p = 0; p < kPanels; ++p) next_words<K::kCodes>(at[p], k, words[p]);
-      add.template operator()<0>(x[0]);
-      add.template operator()<1>(x[1]);
-      add.template operator()<2>(x[2]);
-      add.template operator()<3>(x[3]);
+      add_pair.template operator()<0>(k);
+      add_pair.template operator()<1>(k);
+      add_pair.template operator()<2>(k);
+      add_pair.template operator()<3>(k);
     }
   } else {
     KOGIA_UNROLL
@@ -204,51 +210,55 @@ KOGIA_INLINE inline void add_row(const PackedView& w, const Tables<K::kCodes>& t
       __m512i buffer[kSteps];
       const __m512i* weights = decode<K>(w, tables, at[p], buffer);
       KOGIA_UNROLL
-      for (int s = 0; s < kSteps; ++s) sum[p] = multiply_add<K::kBy>(sum[p], weights[s], x[s]);
+      for (int s = 0; s < kSteps; ++s) add(p, s, weights[s]);
     }
   }
 }
 
-/// One row, as a decoded token has: weights go from the registers they are decoded in into the
-/// products. The same sums as micro().
-template <class K, int kPanels>
-void run_row(const LinearTile& t, Index panel) {
-  constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
+/// One row, as a decoded token has, or a few: weights go from the registers they are decoded in
+/// into the products. The same sums as micro().
+template <class K, int kPanels, int kRows>
+void run_rows(const LinearTile& t, Index panel) {
   const PackedView& w = *t.w;
   const Tables<K::kCodes> tables(w);
-  __m512 acc[kPanels];
-  for (int p = 0; p < kPanels; ++p) acc[p] = _mm512_setzero_ps();
+  __m512 acc[kRows][kPanels];
+  for (auto& row : acc) {
+    for (auto& a : row) a = _mm512_setzero_ps();
+  }
   const float *x = t.x, *sums = t.sums;
+  const auto sums_of = [&](int r) { return sums == nullptr ? sums : sums + r * t.sums_stride; };
   Index record = 0;  // where it begins in a panel
   for (Index g = 0, i = 0; g < w.n_groups; ++g, ++i) {
     if (i == w.groups_per_record) i = 0, record += w.record_bytes;
     const Index head = i == 0 ? 0 : w.codes_offset;
     prefetch<kPanels>(w, panel, record + head + i * w.group_bytes,
                       w.codes_offset - head + w.group_bytes);
-    const __m512i from = zero_sum<K>(w, sums);
     GroupAt at[kPanels];
-    __m512i sum[kPanels];
-    for (int p = 0; p < kPanels; ++p) {
-      at[p] = group_at(w, w.panel(panel + p) + record, i);
-      sum[p] = from;
+    for (int p = 0; p < kPanels; ++p) at[p] = group_at(w, w.panel(panel + p) + record, i);
+    __m512i sum[kRows][kPanels];
+    for (int r = 0; r < kRows; ++r) {
+      const __m512i from = zero_sum<K>(w, sums_of(r));
+      for (int p = 0; p < kPanels; ++p) sum[r][p] = from;
     }
-    add_row<K, kPanels>(w, tables, at, x, sum);
+    add_rows<K, kPanels, kRows>(w, tables, at, x, t.x_stride, sum);
     for (int p = 0; p < kPanels; ++p) {
-      acc[p] = add_scaled<K>(load_scales<K::kScale, K::kMin>(w, at[p]), sum[p], sums, acc[p]);
+      const ScaleMin by = load_scales<K::kScale, K::kMin>(w, at[p]);
+      for (int r = 0; r < kRows; ++r) {
+        acc[r][p] = add_scaled<K>(by, sum[r][p], sums_of(r), acc[r][p]);
+      }
     }
-    x += kSteps;
+    x += group_columns(K::kCodes) / K::kOfStep;
     if (sums != nullptr) sums += K::kBy == Products::int8 ? 2 : 1;
   }
-  alignas(64) float rows[kPanels * 16];
-  for (int p = 0; p < kPanels; ++p) _mm512_store_ps(rows + p * 16, acc[p]);
+  alignas(64) float rows[kRows * kPanels * 16];  // acc itself stays in registers
+  for (int i = 0; i < kRows * kPanels; ++i) {
+    _mm512_store_ps(rows + i * 16, acc[i / kPanels][i % kPanels]);
+  }
   finish<kPanels>(t, panel, rows);
 }
 
 template <class K, int kPanels>
 void run_panels(const LinearTile& t, Index panel) {
-  if constexpr (K::kBy != Products::f32) {
-    if (t.rows == 1) return run_row<K, kPanels>(t, panel);
-  }
   const PackedView& w = *t.w;
   const Tables<K::kCodes> tables(w);
   alignas(64) float acc[kTileRows * kPanels * 16];
@@ -283,23 +293,37 @@ void run_panels(const LinearTile& t, Index panel) {
   finish<kPanels>(t, panel, acc);
 }
 
+template <class K, int kPanels>
+void run(const LinearTile& t, Index panel) {
+  if constexpr (K::kBy != Products::f32) {
+    if (t.rows == 1) return run_rows<K, kPanels, 1>(t, panel);
+    if constexpr (kPanels <= 2) {  // registers for the sums of some rows
+      if (t.rows == 2) return run_rows<K, kPanels, 2>(t, panel);
+      if (t.rows == 3) return run_rows<K, kPanels, 3>(t, panel);
+      if (t.rows == 4) return run_rows<K, kPanels, 4>(t, panel);
+    }
+  }
+  run_panels<K, kPanels>(t, panel);
+}
+
 template <class K>
 void run_tile(const LinearTile& t) {
-  const Index wide = t.rows >= 8 ? 3 : 4;
+  const bool few = t.rows >= 2 && t.rows <= 4 && K::kBy != Products::f32;
+  const Index wide = t.rows >= 8 ? 3 : few ? 2 : 4;
   for (Index panel = t.panel_begin; panel < t.panel_end;) {
     const Index n = t.panel_end - panel < wide ? t.panel_end - panel : wide;
     switch (n) {
       case 4:
-        run_panels<K, 4>(t, panel);
+        run<K, 4>(t, panel);
         break;
       case 3:
-        run_panels<K, 3>(t, panel);
+        run<K, 3>(t, panel);
         break;
       case 2:
-        run_panels<K, 2>(t, panel);
+        run<K, 2>(t, panel);
         break;
       default:
-        run_panels<K, 1>(t, panel);
+        run<K, 1>(t, panel);
     }
     panel += n;
   }
