@@ -1,40 +1,210 @@
 #!/usr/bin/env python3
-"""Kogia and llama.cpp by turns on one model and one machine: prefill 512 and decode 64 tokens.
-
-    compare.py --kogia PROGRAM --llama-bench PROGRAM MODEL [--threads N] [--rounds N] [-- FLAG...]
-
-Flags behind -- go to `kogia bench`. Prints the rounds as they come (standard error) and one table of medians.
-"""
+"""Kogia and llama.cpp by turns on the same files and machine; ./dev compare --help says how to use it."""
 
 import argparse
+import hashlib
 import json
 import os
-import statistics
+import pathlib
+import shutil
 import subprocess
 import sys
+import time
 
-N_PREFILL, N_DECODE = 512, 64
+import compare_rows
+import compare_table
+from compare_rows import DEEP, GEN, PROMPTS
+from compare_table import ENGINES, PEER
 
 
-def run_json(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+class Failed(Exception):
+    """A program that did not do what it was asked."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(command):
+    """Standard output; what a failed program said last is in the exception."""
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        sys.exit(f"error: {command[0]} failed with {done.returncode}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout)
+        raise Failed(f"{pathlib.Path(str(command[0])).name}: exit code {done.returncode}\n{done.stderr[-1500:].rstrip()}")
+    return done.stdout
 
 
-def bench_llama(arguments):
-    rows = run_json([arguments.llama_bench, "-m", arguments.model, "-t", str(arguments.threads), "-r", "1",
-                     "-p", str(N_PREFILL), "-n", str(N_DECODE), "-o", "json"])
-    prefill = next(row["avg_ts"] for row in rows if row["n_gen"] == 0)
-    decode = next(row["avg_ts"] for row in rows if row["n_prompt"] == 0)
-    return {"prefill": prefill, "decode": decode}
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def bench_kogia(arguments):
-    result = run_json([arguments.kogia, "bench", arguments.model, "--threads", str(arguments.threads),
-                       "--prompt", str(N_PREFILL), "--gen", str(N_DECODE), "--repeat", "1", "--json", *arguments.flags])
-    return {phase: result[phase]["tokens_per_s"] for phase in ("prefill", "decode")}
+# --- one engine on one file --------------------------------------------------------------------------
+
+
+def bench_llama(arguments, model, depth):
+    rows = json.loads(run([arguments.llama_bench, "-m", model, "-t", arguments.threads, "-r", arguments.repeat,
+                           "-p", ",".join(map(str, PROMPTS)) if depth == 0 else 0, "-n", GEN, "-d", depth,
+                           "-o", "json"]))
+    rate = lambda row: compare_table.median(row["samples_ts"])
+    return {"prefill": {str(row["n_prompt"]): rate(row) for row in rows if row["n_gen"] == 0},
+            "decode": next(rate(row) for row in rows if row["n_prompt"] == 0),
+            "compute": "own", "peak_share": {}, "bandwidth_share": None, "limits": None}
+
+
+def bench_kogia(arguments, model, depth, flags):
+    machine, *cases = json_lines(run(
+        [arguments.kogia, "bench", model, "--threads", arguments.threads, "--repeat", arguments.repeat, "--json",
+         "--quiet", "--prompt", ",".join(map(str, PROMPTS)) if depth == 0 else 0, "--gen", GEN, "--depth", depth,
+         *flags, *arguments.flags]))
+    of_prompt = lambda field: {str(c["prompt"]): c[field] for c in cases if c["prefill_tok_s"] is not None}
+    last = cases[-1]
+    return {"prefill": of_prompt("prefill_tok_s"), "decode": last["decode_tok_s"], "compute": last["compute"],
+            "peak_share": of_prompt("peak_share"), "bandwidth_share": last["bandwidth_share"],
+            "weight_bytes_per_token": last["weight_bytes_per_token"],
+            "cache_bytes_per_token": last["cache_bytes_per_token"], "limits": machine}
+
+
+def bench(arguments, engine, model, depth):
+    if engine == PEER:
+        return bench_llama(arguments, model, depth)
+    return bench_kogia(arguments, model, depth, ["--compute", "int8"] if engine == "kogia int8" else [])
+
+
+# --- results that outlive a stop ---------------------------------------------------------------------
+
+
+class Results:
+    """JSON lines, one a run of an engine. Those of other programs or settings stay in the file and do not count."""
+
+    def __init__(self, path, key):
+        self.path, self.key, self.records = path, key, []
+        lines = path.read_text().splitlines() if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:  # cut off by a stop
+                say(f"{path}: line {number} is damaged and does not count")
+                continue
+            if record.get("key") == key:
+                self.records.append(record)
+        if lines and not path.read_text().endswith("\n"):
+            with path.open("a") as file:
+                file.write("\n")
+
+    def find(self, **what):
+        return next((r for r in self.records if all(r[k] == v for k, v in what.items())), None)
+
+    def add(self, record):
+        record["key"] = self.key
+        self.records.append(record)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def forget(self):
+        """Takes the records of this key out of the file."""
+        self.records = []
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if f'"key": {json.dumps(self.key)}' not in line]
+            self.path.write_text("".join(line + "\n" for line in kept))
+
+
+def key_of(arguments):
+    """Equal programs and settings: results that may stand in one table."""
+    digest = hashlib.sha256()
+    for program in (arguments.kogia, arguments.llama_bench):
+        digest.update(hashlib.sha256(program.read_bytes()).digest())
+    digest.update(json.dumps([arguments.threads, arguments.repeat, arguments.flags, PROMPTS, GEN, DEEP]).encode())
+    return digest.hexdigest()[:16]
+
+
+# --- the whole ---------------------------------------------------------------------------------------
+
+
+def engines_of(file):
+    return ([PEER] if file.peer else []) + [ENGINES[0]] + ([ENGINES[1]] if file.blocks else [])
+
+
+def missing_runs(file, results, rounds):
+    """(round, engine, depth) still to do: by turns, and each round begins with another engine."""
+    todo = []
+    for number in range(1, rounds + 1):
+        engines = engines_of(file)
+        first = number % len(engines)
+        for depth in (0, DEEP) if file.deep else (0,):
+            todo += [(number, engine, depth) for engine in engines[first:] + engines[:first]
+                     if results.find(file=file.name, engine=engine, depth=depth, round=number) is None]
+    return todo
+
+
+def make_model(arguments, file):
+    if file.path is not None:
+        return file.path
+    name, weights = file.synth
+    model = arguments.work / "models" / (file.name if weights == "FP8" else file.name + ".gguf")
+    if not model.exists():
+        model.parent.mkdir(parents=True, exist_ok=True)
+        say(f"making {model.name}")
+        run([arguments.kogia, "synth", name, "--weights", weights, "-o", model, "--quiet"])
+    return model
+
+
+def delete(model):
+    shutil.rmtree(model) if model.is_dir() else model.unlink(missing_ok=True)
+
+
+def compare_file(arguments, file, results):
+    """Runs what is missing of one file; returns whether all of it worked."""
+    todo = missing_runs(file, results, arguments.rounds)
+    if not todo:
+        return True
+    failed = set()
+    try:
+        model = make_model(arguments, file)
+        for number, engine, depth in todo:
+            if (engine, depth) in failed:
+                continue
+            load = os.getloadavg()[0]
+            try:
+                measured = bench(arguments, engine, model, depth)
+            except Failed as error:
+                say(f"{file.name}, {engine}, depth {depth}: {error}")
+                failed.add((engine, depth))
+                continue
+            results.add({"file": file.name, "engine": engine, "depth": depth, "round": number, "load": load,
+                         "at": time.strftime("%Y-%m-%d %H:%M"), **measured})
+            prefill = "".join(f"  prefill {n} {rate:.1f}" for n, rate in measured["prefill"].items())
+            say(f"{file.name}  round {number}  depth {depth}  {engine:10}{prefill}  decode {measured['decode']:.1f} tok/s")
+    except Failed as error:
+        say(f"{file.name}: {error}")
+        failed.add(file.name)
+    finally:
+        if file.path is None and not arguments.keep:
+            for left in (arguments.work / "models").glob(file.name + "*"):
+                if left.name in (file.name, file.name + ".gguf"):
+                    delete(left)
+    return not failed
+
+
+def own_file(arguments, path):
+    """A file of the user's: its name is its row."""
+    weights = json.loads(run([arguments.kogia, "inspect", path, "--json"]))["weights"]["dtypes"]
+    return compare_rows.File(path.stem, path=path, blocks=any(dtype.startswith("q") for dtype in weights),
+                             peer=path.suffix == ".gguf", deep=arguments.deep)
+
+
+def choose_files(arguments, parser):
+    if arguments.files:
+        missing = [path for path in arguments.files if not path.exists()]
+        if missing:
+            parser.error(f"{missing[0]}: no such file")
+        return [own_file(arguments, path) for path in arguments.files]
+    every = compare_rows.files(arguments.smollm)
+    if not arguments.rows:
+        return every
+    for word in arguments.rows.split(","):
+        if not word or not any(word in file.name for file in every):
+            parser.error(f"--rows: nothing is called '{word}'; there are {', '.join(file.name for file in every)}")
+    return [file for file in every if any(word in file.name for word in arguments.rows.split(","))]
 
 
 def parse(argv):
@@ -42,36 +212,49 @@ def parse(argv):
     if "--" in argv:
         at = argv.index("--")
         argv, flags = argv[:at], argv[at + 1:]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--kogia", required=True)
-    parser.add_argument("--llama-bench", required=True)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(prog="./dev compare", add_help=False, usage="./dev compare --help explains it")
+    parser.add_argument("files", nargs="*", type=pathlib.Path, metavar="FILE.gguf")
+    for flag in ("--kogia", "--llama-bench", "--smollm", "--work"):
+        parser.add_argument(flag, required=True, type=pathlib.Path)
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=2)
+    for flag in ("--deep", "--keep", "--fresh", "--table"):
+        parser.add_argument(flag, action="store_true")
     arguments = parser.parse_args(argv)
     arguments.flags = flags
-    return arguments
+    for flag in ("threads", "rounds", "repeat"):
+        if getattr(arguments, flag) < 1:
+            parser.error(f"--{flag} is {getattr(arguments, flag)}, expected 1 or more")
+    return arguments, parser
 
 
 def main():
-    arguments = parse(sys.argv[1:])
-    engines = {"kogia": bench_kogia, "llama.cpp": bench_llama}
-    seen = {name: {"prefill": [], "decode": []} for name in engines}
-    for round_number in range(1, arguments.rounds + 1):
-        for name, bench in engines.items():
-            result = bench(arguments)
-            for phase, tokens_per_s in result.items():
-                seen[name][phase].append(tokens_per_s)
-            print(f"round {round_number}  {name:9}  prefill {result['prefill']:8.1f}  decode {result['decode']:7.1f} tok/s",
-                  file=sys.stderr)
-    print(f"{os.path.basename(arguments.model)}, {arguments.threads} threads, {arguments.rounds} rounds by turns; "
-          "median tok/s [least-most]")
-    for phase, n in (("prefill", N_PREFILL), ("decode", N_DECODE)):
-        median = {name: statistics.median(seen[name][phase]) for name in engines}
-        cells = "   ".join(f"{name} {median[name]:8.1f} [{min(seen[name][phase]):.1f}-{max(seen[name][phase]):.1f}]"
-                           for name in engines)
-        print(f"{phase:7} {n:4}   {cells}   ratio {median['kogia'] / median['llama.cpp']:.2f}")
+    arguments, parser = parse(sys.argv[1:])
+    files = choose_files(arguments, parser)
+    results = Results(arguments.work / "results.jsonl", key_of(arguments))
+    if arguments.fresh:
+        results.forget()
+    good = arguments.table or all([compare_file(arguments, file, results) for file in files])
+    machine = next((r["limits"] for r in results.records if r["limits"]), None)
+    if machine is None:
+        say("nothing has been measured with these programs and settings")
+        return 1
+    heading = (f"{machine['processor'] or 'a processor'}, {arguments.threads} threads, {machine['device']}, "
+               f"{results.records[-1]['at']}")
+    page = compare_table.markdown([file.name for file in files], results.records, heading)
+    (arguments.work / "table.md").write_text(page)
+    print(page, end="")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("\nstopped; the same command goes on from here")
+        sys.exit(1)
+    except Failed as failure:
+        say(f"error: {failure}")
+        sys.exit(1)

@@ -7,7 +7,7 @@
 #   tokenizers  tokenizers/{deepseek_v3,qwen3,llama3}/tokenizer.json and tokenizer_config.json
 #   oracles     venv/: a Python with the packages of tools/requirements.txt
 #   golden      venv-golden/: with PyTorch and transformers, to make golden data (5 GB)
-#   llama       llama.cpp/bin/: the peer that ./dev compare and ./dev interop run (minutes to compile)
+#   llama       llama.cpp/bin/: the peer of ./dev compare and ./dev interop (./dev peers builds it; minutes)
 # shellcheck source=tools/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -61,6 +61,8 @@ fetch_golden() {
 
 # --- llama.cpp, as the source package of its Python binding carries it --------------------------------
 
+readonly llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+
 fetch_llama() {
   local place="$KOGIA_CACHE/llama.cpp" source programs
   programs=(llama-bench llama-batched-bench llama-perplexity llama-quantize llama-simple llama-completion)
@@ -69,7 +71,8 @@ fetch_llama() {
   make_work_folder
   say "fetching llama.cpp (77 MB) and compiling it"
   pip download --no-deps --no-binary llama-cpp-python --dest "$work" llama-cpp-python==0.3.36
-  tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$work"
+  check_sha256 "$work/llama_cpp_python-0.3.36.tar.gz" "$llama_sha256"
+  tar -xzf "$work/llama_cpp_python-0.3.36.tar.gz" -C "$work"
   source="$(echo "$work"/llama_cpp_python-*/vendor/llama.cpp)"
   # For the machine at hand, as its own documentation advises: a peer at its best.
   cmake -S "$source" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
