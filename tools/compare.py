@@ -2,6 +2,7 @@
 """Kogia and llama.cpp by turns on the same files and machine; ./dev compare --help says how to use it."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -47,7 +48,8 @@ def bench_llama(arguments, model, depth):
     rate = lambda row: compare_table.median(row["samples_ts"])
     return {"prefill": {str(row["n_prompt"]): rate(row) for row in rows if row["n_gen"] == 0},
             "decode": next(rate(row) for row in rows if row["n_prompt"] == 0),
-            "compute": "own", "peak_share": {}, "bandwidth_share": None, "limits": None}
+            "compute": "own", "peak_share": {}, "bandwidth_share": None, "limits": None,
+            "prefill_per_cpu": {}, "decode_per_cpu": None}
 
 
 def bench_kogia(arguments, model, depth, flags):
@@ -59,6 +61,7 @@ def bench_kogia(arguments, model, depth, flags):
     last = cases[-1]
     return {"prefill": of_prompt("prefill_tok_s"), "decode": last["decode_tok_s"], "compute": last["compute"],
             "peak_share": of_prompt("peak_share"), "bandwidth_share": last["bandwidth_share"],
+            "prefill_per_cpu": of_prompt("prefill_tok_s_per_cpu"), "decode_per_cpu": last["decode_tok_s_per_cpu"],
             "weight_bytes_per_token": last["weight_bytes_per_token"],
             "cache_bytes_per_token": last["cache_bytes_per_token"], "limits": machine}
 
@@ -67,6 +70,18 @@ def bench(arguments, engine, model, depth):
     if engine == PEER:
         return bench_llama(arguments, model, depth)
     return bench_kogia(arguments, model, depth, ["--compute", "int8"] if engine == "kogia int8" else [])
+
+
+@contextlib.contextmanager
+def busy_processes(n):
+    """So many programs that want a core each."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 # --- results that outlive a stop ---------------------------------------------------------------------
@@ -91,7 +106,7 @@ class Results:
                 file.write("\n")
 
     def find(self, **what):
-        return next((r for r in self.records if all(r[k] == v for k, v in what.items())), None)
+        return next((r for r in self.records if all(r.get(k) == v for k, v in what.items())), None)
 
     def add(self, record):
         record["key"] = self.key
@@ -124,15 +139,21 @@ def engines_of(file):
     return ([PEER] if file.peer else []) + [ENGINES[0]] + ([ENGINES[1]] if file.blocks else [])
 
 
-def missing_runs(file, results, rounds):
-    """(round, engine, depth) still to do: by turns, and each round begins with another engine."""
+def missing_runs(arguments, file, results):
+    """What is still to do: by turns, and each round begins with another engine."""
+    settings = [{"depth": 0, "busy": 0}]
+    if arguments.busy:
+        settings.append({"depth": 0, "busy": arguments.busy})
+    elif file.deep:
+        settings.append({"depth": DEEP, "busy": 0})
     todo = []
-    for number in range(1, rounds + 1):
+    for number in range(1, arguments.rounds + 1):
         engines = engines_of(file)
         first = number % len(engines)
-        for depth in (0, DEEP) if file.deep else (0,):
-            todo += [(number, engine, depth) for engine in engines[first:] + engines[:first]
-                     if results.find(file=file.name, engine=engine, depth=depth, round=number) is None]
+        for setting in settings:
+            runs = [{"file": file.name, "engine": engine, "round": number, **setting}
+                    for engine in engines[first:] + engines[:first]]
+            todo += [run for run in runs if results.find(**run) is None]
     return todo
 
 
@@ -154,26 +175,29 @@ def delete(model):
 
 def compare_file(arguments, file, results):
     """Runs what is missing of one file; returns whether all of it worked."""
-    todo = missing_runs(file, results, arguments.rounds)
+    todo = missing_runs(arguments, file, results)
     if not todo:
         return True
     failed = set()
     try:
         model = make_model(arguments, file)
-        for number, engine, depth in todo:
-            if (engine, depth) in failed:
+        for task in todo:
+            kind = (task["engine"], task["depth"], task["busy"])
+            if kind in failed:
                 continue
             load = os.getloadavg()[0]
             try:
-                measured = bench(arguments, engine, model, depth)
+                with busy_processes(task["busy"]):
+                    measured = bench(arguments, task["engine"], model, task["depth"])
             except Failed as error:
-                say(f"{file.name}, {engine}, depth {depth}: {error}")
-                failed.add((engine, depth))
+                say(f"{file.name}, {task['engine']}, depth {task['depth']}: {error}")
+                failed.add(kind)
                 continue
-            results.add({"file": file.name, "engine": engine, "depth": depth, "round": number, "load": load,
-                         "at": time.strftime("%Y-%m-%d %H:%M"), **measured})
+            results.add({**task, "load": load, "at": time.strftime("%Y-%m-%d %H:%M"), **measured})
             prefill = "".join(f"  prefill {n} {rate:.1f}" for n, rate in measured["prefill"].items())
-            say(f"{file.name}  round {number}  depth {depth}  {engine:10}{prefill}  decode {measured['decode']:.1f} tok/s")
+            beside = f"  {task['busy']} busy" if task["busy"] else ""
+            say(f"{file.name}  round {task['round']}  depth {task['depth']}{beside}  {task['engine']:10}{prefill}"
+                f"  decode {measured['decode']:.1f} tok/s")
     except Failed as error:
         say(f"{file.name}: {error}")
         failed.add(file.name)
@@ -220,6 +244,7 @@ def parse(argv):
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--busy", type=int, default=0)
     for flag in ("--deep", "--keep", "--fresh", "--table"):
         parser.add_argument(flag, action="store_true")
     arguments = parser.parse_args(argv)
@@ -227,6 +252,8 @@ def parse(argv):
     for flag in ("threads", "rounds", "repeat"):
         if getattr(arguments, flag) < 1:
             parser.error(f"--{flag} is {getattr(arguments, flag)}, expected 1 or more")
+    if not 0 <= arguments.busy <= 1000:
+        parser.error(f"--busy is {arguments.busy}, expected 0 to 1000")
     return arguments, parser
 
 
@@ -243,8 +270,13 @@ def main():
         return 1
     heading = (f"{machine['processor'] or 'a processor'}, {arguments.threads} threads, {machine['device']}, "
                f"{results.records[-1]['at']}")
-    page = compare_table.markdown([file.name for file in files], results.records, heading)
-    (arguments.work / "table.md").write_text(page)
+    names = [file.name for file in files]
+    if arguments.busy:
+        cores = len(os.sched_getaffinity(0))
+        page = compare_table.busy_markdown(names, results.records, heading, arguments.busy, arguments.threads, cores)
+    else:
+        page = compare_table.markdown(names, results.records, heading)
+    (arguments.work / ("busy.md" if arguments.busy else "table.md")).write_text(page)
     print(page, end="")
     return 0 if good else 1
 

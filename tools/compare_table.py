@@ -92,7 +92,7 @@ def limits_line(file_name, records):
 
 def markdown(file_names, records, heading):
     """The whole page; files without a record of Kogia are left out."""
-    by_file = {name: [r for r in records if r["file"] == name] for name in file_names}
+    by_file = {name: [r for r in records if r["file"] == name and r["busy"] == 0] for name in file_names}
     by_file = {name: rs for name, rs in by_file.items() if any(r["engine"] != PEER for r in rs)}
     lines = [heading, "",
              "| model | | arithmetic | Kogia | llama.cpp | ratio | of limit | aim |", "|---|---|---|---|---|---|---|---|"]
@@ -103,4 +103,37 @@ def markdown(file_names, records, heading):
               "the read bandwidth over weights (decode) or over the cache (extra time per token).", "",
               "The machine, as measured beside:", ""]
     lines += [limits_line(name, rs) for name, rs in by_file.items()]
+    return "\n".join(lines) + "\n"
+
+
+# --- a loaded machine --------------------------------------------------------------------------------
+
+
+def busy_rows(file_name, engine, records, n_busy, fair):
+    """Each phase alone on the machine and beside busy programs; medians of the rounds."""
+    phases = [(f"prefill {n}", lambda r, n=n: r["prefill"][str(n)], lambda r, n=n: r["prefill_per_cpu"].get(str(n)))
+              for n in PROMPTS]
+    phases.append((DECODE, lambda r: r["decode"], lambda r: r["decode_per_cpu"]))
+    alone, beside = ([r for r in records if r["busy"] == busy and r["depth"] == 0] for busy in (0, n_busy))
+    if not alone or not beside:
+        return []
+    rows = []
+    for phase, rate, per_cpu in phases:
+        idle, loaded = median([rate(r) for r in alone]), median([rate(r) for r in beside])
+        cpu_idle, cpu_loaded = median([per_cpu(r) for r in alone]), median([per_cpu(r) for r in beside])
+        rows.append([file_name, phase, engine, f"{idle:.4g}", f"{loaded:.4g}", f"{loaded / idle / fair:.0%}",
+                     f"{cpu_loaded / cpu_idle:.0%}" if cpu_idle and cpu_loaded else "–"])
+    return rows
+
+
+def busy_markdown(file_names, records, heading, n_busy, n_threads, n_cores):
+    # Every program that wants a core gets an equal part.
+    fair = min(1.0, n_threads * n_cores / (n_threads + n_busy) / min(n_threads, n_cores))
+    lines = [f"{heading}; {n_busy} busy processes beside, so a fair share is {fair:.0%} of idle speed", "",
+             "| model | | engine | idle tok/s | loaded tok/s | of its share | tok per CPU-second, of idle |",
+             "|---|---|---|---|---|---|---|"]
+    for name in file_names:
+        for engine in (*ENGINES, PEER):
+            mine = [r for r in records if r["file"] == name and r["engine"] == engine]
+            lines += ["| " + " | ".join(row) + " |" for row in busy_rows(name, engine, mine, n_busy, fair)]
     return "\n".join(lines) + "\n"

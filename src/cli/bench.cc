@@ -158,6 +158,7 @@ void add_speed(Json& json, const std::string& name, const std::optional<Speed>& 
   json[name] = speed ? Json(speed->median) : Json();
   json[name + "_min"] = speed ? Json(speed->least) : Json();
   json[name + "_max"] = speed ? Json(speed->most) : Json();
+  json[name + "_per_cpu"] = speed ? Json(speed->per_cpu_s) : Json();
 }
 
 Json case_json(const BenchFlags& f, const Engine& engine, const ActiveWeights& active,

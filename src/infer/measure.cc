@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -11,11 +12,24 @@
 namespace kogia {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+double cpu_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
+
+class Stopwatch {
+ public:
+  Elapsed elapsed() const {
+    return {.wall_s = std::chrono::duration<double>(Clock::now() - wall_).count(),
+            .cpu_s = cpu_seconds() - cpu_};
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double cpu_ = cpu_seconds();
+  Clock::time_point wall_ = Clock::now();
+};
 
 Index pages_for(std::span<const Index> room) {
   Index n = 0;
@@ -122,16 +136,23 @@ Index RandomTimelines::decode(Index n, Index position) {
 // ---------------------------------------------------------------------------------------------------
 // Measuring
 
-Speed speed_of(std::vector<double> seconds, Index n_tokens) {
-  KOGIA_CHECK(!seconds.empty());
+Speed speed_of(std::span<const Elapsed> repetitions, Index n_tokens) {
+  KOGIA_CHECK(!repetitions.empty());
+  std::vector<double> seconds;
+  double cpu_s = 0;
+  for (const Elapsed& e : repetitions) {
+    seconds.push_back(e.wall_s);
+    cpu_s += e.cpu_s;
+  }
   std::ranges::sort(seconds);
   const auto n = static_cast<double>(n_tokens);
-  const auto of = [&](double s) { return n / std::max(s, 1e-9); };
+  const auto per = [](double tokens, double s) { return tokens / std::max(s, 1e-9); };
   const std::size_t middle = seconds.size() / 2;
   const bool odd = seconds.size() % 2 != 0;
-  return {.median = of(odd ? seconds[middle] : (seconds[middle - 1] + seconds[middle]) / 2),
-          .least = of(seconds.back()),
-          .most = of(seconds.front())};
+  return {.median = per(n, odd ? seconds[middle] : (seconds[middle - 1] + seconds[middle]) / 2),
+          .least = per(n, seconds.back()),
+          .most = per(n, seconds.front()),
+          .per_cpu_s = per(n * static_cast<double>(seconds.size()), cpu_s)};
 }
 
 std::vector<Index> Measurer::room_for(std::span<const MeasureCase> cases) {
@@ -193,14 +214,14 @@ Speed Measurer::measure_prefill(const MeasureCase& c) {
   Progress progress(fmt::format("prefill of {} at depth {}", c.prompt, c.depth),
                     c.prompt * options_.repeat, ProgressUnit::kCount,
                     options_.show_progress ? Progress::Mode::kAuto : Progress::Mode::kSilent);
-  std::vector<double> seconds;
+  std::vector<Elapsed> repetitions;
   for (Index i = 0; i < options_.repeat; ++i) {
-    const auto begin = Clock::now();
+    const Stopwatch watch;
     timelines_.prefill(c.depth, c.prompt);
-    seconds.push_back(seconds_since(begin));
+    repetitions.push_back(watch.elapsed());
     progress.add(c.prompt);
   }
-  return speed_of(std::move(seconds), c.prompt);
+  return speed_of(repetitions, c.prompt);
 }
 
 Measurer::Decode Measurer::measure_decode(const MeasureCase& c) {
@@ -210,20 +231,20 @@ Measurer::Decode Measurer::measure_decode(const MeasureCase& c) {
   Progress progress(fmt::format("decode of {} at depth {}, batch {}", c.gen, c.depth, c.batch),
                     c.gen * c.batch * options_.repeat, ProgressUnit::kCount,
                     options_.show_progress ? Progress::Mode::kAuto : Progress::Mode::kSilent);
-  std::vector<double> seconds;
+  std::vector<Elapsed> repetitions;
   double expert_bytes = 0;
   for (Index i = 0; i < options_.repeat; ++i) {
-    const auto begin = Clock::now();
+    const Stopwatch watch;
     for (Index step = 0; step < c.gen; ++step) {
       throw_if_interrupted();
       expert_bytes += static_cast<double>(timelines_.decode(c.batch, c.depth + step));
     }
-    seconds.push_back(seconds_since(begin));
+    repetitions.push_back(watch.elapsed());
     progress.add(c.gen * c.batch);
   }
   const auto steps = static_cast<double>(c.gen * options_.repeat);
   const double step_bytes = active_.always.bytes + active_.head.bytes + expert_bytes / steps;
-  return {.speed = speed_of(std::move(seconds), c.gen * c.batch),
+  return {.speed = speed_of(repetitions, c.gen * c.batch),
           .weight_bytes_per_token = step_bytes / static_cast<double>(c.batch)};
 }
 

@@ -61,12 +61,18 @@ class RandomTimelines {
   ConstMat logits_;
 };
 
-/// Tokens per second over several repetitions.
+/// What a repetition took.
+struct Elapsed {
+  double wall_s = 0;
+  double cpu_s = 0;  // of all threads of the program, waiting in a loop included
+};
+
+/// Tokens per second over several repetitions, at least one.
 struct Speed {
   double median = 0, least = 0, most = 0;
+  double per_cpu_s = 0;  // tokens per second of processor time, of all repetitions together
 };
-/// `seconds` is what each repetition took, at least one.
-Speed speed_of(std::vector<double> seconds, Index n_tokens);
+Speed speed_of(std::span<const Elapsed> repetitions, Index n_tokens);
 
 struct MeasureOptions {
   Index repeat = 3;

@@ -59,6 +59,7 @@ TEST(Bench, EveryCombinationIsALine) {
       EXPECT_GT(line.at(name + "_min").get<double>(), 0) << line;
       EXPECT_LE(line.at(name + "_min"), line.at(name)) << line;
       EXPECT_LE(line.at(name), line.at(name + "_max")) << line;
+      EXPECT_GT(line.at(name + "_per_cpu").get<double>(), 0) << line;
     }
   }
   EXPECT_THAT(keys,

@@ -146,11 +146,13 @@ TEST(ActiveWeights, AreTheMatricesThatATokenPasses) {
 }
 
 TEST(Speed, TheMedianCounts) {
-  const Speed odd = speed_of({4, 1, 2}, 8);
-  EXPECT_EQ(odd.median, 4);
-  EXPECT_EQ(odd.least, 2);
-  EXPECT_EQ(odd.most, 8);
-  EXPECT_EQ(speed_of({1, 3}, 8).median, 4);
+  const std::vector<Elapsed> odd{{4, 8}, {1, 2}, {2, 2}}, even{{1, 1}, {3, 3}};
+  const Speed speed = speed_of(odd, 8);
+  EXPECT_EQ(speed.median, 4);
+  EXPECT_EQ(speed.least, 2);
+  EXPECT_EQ(speed.most, 8);
+  EXPECT_EQ(speed.per_cpu_s, 2) << "24 tokens in 12 seconds of processor time";
+  EXPECT_EQ(speed_of(even, 8).median, 4);
 }
 
 }  // namespace

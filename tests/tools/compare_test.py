@@ -1,6 +1,7 @@
 """./dev compare with programs that only say numbers: what it runs, what it remembers, what it makes of it."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -27,7 +28,7 @@ print(json.dumps(dict(device="cpu/test", processor="Test", threads=2, read_gb_s=
 for prompt in map(int, flag("--prompt").split(",")):
     print(json.dumps(dict(prompt=prompt, prefill_tok_s=(800 if int8 else 400) if prompt else None,
                           decode_tok_s=50.0 if deep else 100.0, peak_share=0.5 if prompt else None,
-                          bandwidth_share=0.25, compute="int8" if int8 else "bf16", weight_bytes_per_token=5,
+                          bandwidth_share=0.25, prefill_tok_s_per_cpu=200.0, decode_tok_s_per_cpu=50.0, compute="int8" if int8 else "bf16", weight_bytes_per_token=5,
                           cache_bytes_per_token=10**9 + 1 if deep else 1)))
 """
 # llama.cpp: prefill 100, decode 80, at depth 4096 16: 50 ms more a token.
@@ -128,13 +129,26 @@ class Compare(unittest.TestCase):
         records = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
         self.assertEqual(len(records), 6)
 
+    def test_beside_busy_processes_each_runs_again(self):
+        done = self.compare("--rows", "mini-q4_k", "--busy", "2", "--threads", "1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(self.calls("llama")), 4, "twice alone, twice beside, no other depth")
+        self.assertEqual(len(self.calls("kogia bench")), 8)
+        row = next(line for line in done.stdout.splitlines() if "decode 64 | kogia |" in line)
+        cores = len(os.sched_getaffinity(0))
+        fair = min(1, cores / 3)
+        self.assertIn(f"| 100 | 100 | {1 / fair:.0%} | 100% |", row)
+        self.assertIn("2 busy processes", done.stdout)
+        self.assertEqual(self.compare("--rows", "mini-q4_k", "--threads", "1").returncode, 0)
+        self.assertEqual(len(self.calls("llama")), 6, "the other depth; what ran alone counts here too")
+
     def test_the_aim_of_being_ahead_is_spoken_out(self):
         self.write_program("llama-bench", LLAMA.replace("else 80", "else 200"))
         self.assertIn("**behind**", self.compare("--rows", "smollm").stdout)
 
     def test_wrong_use_is_named(self):
         for flags, part in ((("--rows", "mini,whale"), "nothing is called 'whale'"), (("--rows", "mini,"), "''"),
-                            (("--rounds", "0"), "--rounds is 0"), ((str(self.folder / "no.gguf"),), "no such file")):
+                            (("--rounds", "0"), "--rounds is 0"), (("--busy", "-1"), "--busy is -1"), ((str(self.folder / "no.gguf"),), "no such file")):
             done = self.compare(*flags)
             self.assertEqual(done.returncode, 2, flags)
             self.assertIn(part, done.stderr)
