@@ -113,6 +113,7 @@ void ThreadPool::State::work(int thread) {
         (*task)(n_tasks - r + i, thread);
       } catch (...) {
         fail();
+        break;  // the rest of the claim counts as done
       }
     }
     n_done += n;
