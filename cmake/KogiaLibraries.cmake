@@ -21,6 +21,13 @@ endif()
 find_package(CLI11 2 REQUIRED)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 
+# xxHash 0.8: one header for every processor, so that of the building system serves a cross build too;
+# it is copied because the folder it lies in holds the system's own headers.
+find_path(KOGIA_XXHASH_FOLDER xxhash.h PATHS /usr/include NO_CMAKE_FIND_ROOT_PATH REQUIRED)
+configure_file("${KOGIA_XXHASH_FOLDER}/xxhash.h" "${CMAKE_BINARY_DIR}/xxhash/xxhash.h" COPYONLY)
+add_library(kogia_xxhash INTERFACE)
+target_include_directories(kogia_xxhash SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/xxhash")
+
 # Highway 1.2: 1.0.3 (Debian 12) truncates in its bf16 conversion. Headers only.
 set(KOGIA_HIGHWAY_INCLUDE "")
 foreach(folder "${KOGIA_CACHE_DIR}/deps/highway/usr/include" /usr/local/include /usr/include)

@@ -10,7 +10,7 @@
 # command:package means: needed unless the command is there, wherever it came from.
 build_packages=(
   clang-19 lld-19 libclang-rt-19-dev cc:gcc cmake:cmake ninja:ninja-build pkg-config:pkg-config ccache:ccache
-  nlohmann-json3-dev libfmt-dev libspdlog-dev libsimdjson-dev libcli11-dev libutf8proc-dev
+  nlohmann-json3-dev libfmt-dev libspdlog-dev libsimdjson-dev libcli11-dev libutf8proc-dev libxxhash-dev
   libedit-dev python3:python3 python3-venv ca-certificates
 )
 test_packages=(libgtest-dev libgmock-dev npm:npm)

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -84,6 +85,31 @@ void AtomicFile::append_zeros(Index n) {
   static constexpr std::byte kZeros[4096] = {};
   for (; n > 0; n -= static_cast<Index>(sizeof(kZeros))) {
     append(std::span(kZeros, static_cast<std::size_t>(std::min<Index>(n, sizeof(kZeros)))));
+  }
+}
+
+void AtomicFile::write_at(Index offset, std::span<const std::byte> bytes) {
+  KOGIA_CHECK(fd_.valid() && size_ == 0);
+  const Index begin = offset;
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(fd_.get(), bytes.data(), bytes.size(), offset);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_errno(target_.string(), "cannot write");
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+    offset += written;
+  }
+#ifdef SYNC_FILE_RANGE_WRITE
+  ::sync_file_range(fd_.get(), begin, offset - begin, SYNC_FILE_RANGE_WRITE);  // a hint
+#endif
+}
+
+void AtomicFile::require_space(Index n) const {
+  struct statvfs info{};
+  if (::fstatvfs(fd_.get(), &info) != 0) return;  // then writing will tell
+  const auto free = static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize);
+  if (free < static_cast<double>(n)) {
+    throw_error(ErrorCode::kIo, "{}: {} bytes are needed, and its file system has {:.0f}",
+                target_.string(), n, free);
   }
 }
 

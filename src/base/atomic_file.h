@@ -30,6 +30,12 @@ class AtomicFile {
   void append(std::string_view text);
   /// Appends n zero bytes (padding).
   void append_zeros(Index n);
+  /// Writes somewhere else than at the end, for a file whose size is known: by several threads, of
+  /// a file that nothing is appended to. What is never written reads as zeros. The disk is set to
+  /// work at once, so that little is left for commit().
+  void write_at(Index offset, std::span<const std::byte> bytes);
+  /// Throws Error where the file system has no room for n more bytes.
+  void require_space(Index n) const;
   /// Bytes appended so far.
   Index size() const { return size_; }
 

@@ -28,6 +28,7 @@ MappedFile MappedFile::open(const std::filesystem::path& path) {
                 S_ISDIR(info.st_mode) ? "a directory" : "not a regular file");
   }
   file.size_ = static_cast<std::size_t>(info.st_size);
+  file.mtime_ns_ = std::int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
   if (file.size_ == 0) return file;
   void* p = ::mmap(nullptr, file.size_, PROT_READ, MAP_SHARED, fd.get(), 0);
   if (p == MAP_FAILED) throw_errno(file.name_, "cannot map into memory");
@@ -40,6 +41,7 @@ MappedFile::~MappedFile() { unmap(); }
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
+      mtime_ns_(other.mtime_ns_),
       name_(std::move(other.name_)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
@@ -47,6 +49,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   unmap();
   data_ = std::exchange(other.data_, nullptr);
   size_ = std::exchange(other.size_, 0);
+  mtime_ns_ = other.mtime_ns_;
   name_ = std::move(other.name_);
   return *this;
 }

@@ -2,6 +2,7 @@
 // A file as memory, read-only.
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -27,6 +28,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   Index size() const { return static_cast<Index>(size_); }
+  /// When it was last written, in nanoseconds since 1970, as it was on opening.
+  std::int64_t mtime_ns() const { return mtime_ns_; }
   /// The path as it was given, for messages.
   const std::string& name() const { return name_; }
 
@@ -41,6 +44,7 @@ class MappedFile {
   void unmap();
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  std::int64_t mtime_ns_ = 0;
   std::string name_;
 };
 

@@ -1,5 +1,7 @@
 #include "cli/flags.h"
 
+#include <cstdlib>
+
 #include "base/error.h"
 #include "cli/output.h"
 
@@ -64,6 +66,16 @@ std::vector<OptionRow> EngineFlags::rows() {
        .target = &chunk,
        .low = 1,
        .high = kMaxTokens},
+      {.flags = "--keep-packed",
+       .value = {},
+       .help = "keep the packed weights in MODEL.kpk, or in the cache folder where the model's is "
+               "read-only: later starts map that file, with this flag or without",
+       .target = &keep_packed},
+      {.flags = "--verify",
+       .value = {},
+       .help = "read all of a MODEL.kpk and of the model it was packed from, and pack anew where "
+               "anything has changed; without, sizes, times and headers are compared",
+       .target = &verify},
       {.flags = "--no-pack",
        .value = {},
        .help =
@@ -77,7 +89,27 @@ std::vector<OptionRow> EngineFlags::rows() {
   };
 }
 
+namespace {
+
+/// ~/.cache/kogia, or where the environment says; empty where it says nothing.
+std::filesystem::path cache_folder() {
+  const auto get = [](const char* name) -> std::filesystem::path {
+    const char* value = std::getenv(name);
+    return value == nullptr ? "" : value;
+  };
+  if (const auto own = get("KOGIA_CACHE"); !own.empty()) return own;
+  if (const auto xdg = get("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "kogia";
+  const auto home = get("HOME");
+  return home.empty() ? home : home / ".cache" / "kogia";
+}
+
+}  // namespace
+
 EngineOptions EngineFlags::options() const {
+  if (no_pack && (keep_packed || verify)) {
+    throw_error(ErrorCode::kUsage, "--no-pack packs nothing, and {} is about packed weights",
+                keep_packed ? "--keep-packed" : "--verify");
+  }
   EngineOptions options;
   options.cpu.n_threads = static_cast<int>(threads);
   if (!isa.empty()) options.cpu.isa = parse_isa(isa);
@@ -87,6 +119,9 @@ EngineOptions EngineFlags::options() const {
   options.ctx = ctx;
   options.chunk = chunk;
   options.packing.borrow = no_pack;
+  options.packing.keep = keep_packed;
+  options.packing.verify = verify;
+  options.packing.cache_folder = cache_folder();
   options.show_progress = !quiet;
   return options;
 }

@@ -113,6 +113,7 @@ GenerationDefaults defaults_of(const Checkpoint& checkpoint, const Tokenizer* to
 std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& device,
                                         const EngineOptions& o) {
   std::optional<Progress> bar;
+  std::string what;
   Index shown = 0;
   LoadOptions load{.compute = o.compute,
                    .mla = o.mla,
@@ -121,7 +122,11 @@ std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& de
                    .on_progress = {}};
   if (o.show_progress) {
     load.on_progress = [&](const LoadProgress& p) {
-      if (!bar) bar.emplace("packing weights", p.total_bytes, ProgressUnit::kBytes);
+      if (!bar || what != p.what) {
+        bar.emplace(std::string(p.what), p.total_bytes, ProgressUnit::kBytes);
+        what = p.what;
+        shown = 0;
+      }
       bar->add(p.done_bytes - shown);
       shown = p.done_bytes;
     };

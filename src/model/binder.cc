@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/page_memory.h"
+#include "model/kept_weights.h"
 #include "tensor/convert.h"
 
 namespace kogia {
@@ -118,11 +118,13 @@ MatrixSource Binder::source(const TensorEntry& entry, Index rows, Index cols) {
 
 void Binder::add_job(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
                      std::unique_ptr<Matrix>& out) {
-  jobs_.push_back({.id = fmt::format("{} {}+{}{}", entry.name, source.first_row, source.rows,
-                                     options.transpose ? " transposed" : ""),
-                   .source = source,
-                   .options = options,
-                   .out = &out});
+  std::string id = fmt::format("{} {}+{}", entry.name, source.first_row, source.rows);
+  if (options.transpose) id += " transposed";
+  if (source.scale != nullptr) {
+    id += fmt::format(" scaled {}x{} {}", source.block_rows, source.block_cols,
+                      kogia::name(source.scale_dtype));
+  }
+  jobs_.push_back({.id = std::move(id), .source = source, .options = options, .out = &out});
   formats_[fmt::format("{} ({})", kogia::name(source.dtype), kogia::name(options.compute))] +=
       jobs_.back().source_bytes();
 }
@@ -208,14 +210,7 @@ void Binder::finish() const {
 
 void Binder::pack() {
   const WeightPacker packer(jobs_, checkpoint_, device_, options_.on_progress);
-  if (options_.packing.borrow) {
-    packer.borrow();
-  } else {
-    const PackPlan plan = packer.plan();
-    const std::shared_ptr<std::byte> memory = allocate_pages(plan.n_bytes);
-    packer.pack(plan, memory.get());
-    packer.adopt(plan, memory);
-  }
+  load_weights(packer, checkpoint_, options_.packing);
   for (const PackJob& job : jobs_) n_packed_bytes_ += (*job.out)->n_bytes();
 }
 

@@ -59,7 +59,7 @@ class Binder {
 
   /// Throws if the checkpoint holds tensors that were neither asked for nor ignored.
   void finish() const;
-  /// Packs on the device's threads, or borrows where the options say so.
+  /// Makes the matrices, as the options say: kept, packed or borrowed.
   void pack();
   /// Source bytes per "dtype (arithmetic)", for a summary.
   const std::map<std::string, Index>& formats() const { return formats_; }

@@ -2,11 +2,13 @@
 // A language model: a ragged batch of tokens in, logits out. Training, rollouts and serving call
 // this.
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "device/device.h"
@@ -55,12 +57,17 @@ struct Workspace {
 };
 
 struct LoadProgress {
+  std::string_view what;  // "packing weights", "checking weights"
   Index done_bytes = 0, total_bytes = 0;
 };
 
-/// How weights come into the layout of the device.
+/// How weights come into the layout of the device. Where they are kept packed in a file that fits
+/// (model/kept_weights.h), it is mapped; else they are packed.
 struct PackingOptions {
   bool borrow = false;  // they do not: products read the checkpoint, with the same bits and slowly
+  bool keep = false;    // what has to be packed is kept in a file
+  bool verify = false;  // a kept file is used only if all of it and of the checkpoint is unchanged
+  std::filesystem::path cache_folder = {};  // for files of read-only models; empty: there is none
 };
 
 struct LoadOptions {

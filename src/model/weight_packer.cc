@@ -1,9 +1,12 @@
 #include "model/weight_packer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
+#include <utility>
 
-#include "base/error.h"
+#include "base/hash.h"
+#include "base/interrupt.h"
 
 namespace kogia {
 namespace {
@@ -15,8 +18,8 @@ constexpr Index kPartBytes = Index{8} << 20;
 /// Counts parts from several threads and tells the caller, one at a time.
 class Counter {
  public:
-  Counter(Index total, const std::function<void(const LoadProgress&)>& tell)
-      : progress_{.total_bytes = total}, tell_(tell) {}
+  Counter(std::string_view what, Index total, const std::function<void(const LoadProgress&)>& tell)
+      : progress_{.what = what, .total_bytes = total}, tell_(tell) {}
   void add(Index n) {
     if (!tell_) return;
     const std::scoped_lock lock(mutex_);
@@ -28,6 +31,39 @@ class Counter {
   std::mutex mutex_;
   LoadProgress progress_;
   const std::function<void(const LoadProgress&)>& tell_;
+};
+
+/// Buffers that threads borrow for a part.
+class Buffers {
+ public:
+  std::vector<std::byte> take(Index n) {
+    std::vector<std::byte> buffer;
+    {
+      const std::scoped_lock lock(mutex_);
+      if (!free_.empty()) buffer = std::move(free_.back()), free_.pop_back();
+    }
+    buffer.resize(static_cast<std::size_t>(n));
+    return buffer;
+  }
+  void give_back(std::vector<std::byte> buffer) {
+    const std::scoped_lock lock(mutex_);
+    free_.push_back(std::move(buffer));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::vector<std::byte>> free_;
+};
+
+/// Sums of hashes, whatever order the parts are done in.
+class Sums {
+ public:
+  explicit Sums(std::size_t n) : sums_(n) {}
+  void add(std::size_t i, std::uint64_t hash) { sums_[i].fetch_add(hash); }
+  std::vector<std::uint64_t> values() const { return {sums_.begin(), sums_.end()}; }
+
+ private:
+  std::vector<std::atomic<std::uint64_t>> sums_;
 };
 
 }  // namespace
@@ -63,38 +99,93 @@ std::vector<WeightPacker::Part> WeightPacker::parts_of(const PackPlan& plan) con
     const Index rows = job.packed_rows();
     const Index row_size = std::max<Index>(1, job.source_bytes() / std::max<Index>(1, rows));
     Index step = std::max<Index>(1, kPartBytes / row_size / form.row_step) * form.row_step;
-    if (job.options.transpose) step = rows;
+    if (job.options.transpose) step = std::max<Index>(1, rows);
     for (Index first = 0; first < rows; first += step) {
+      const Index begin = first / form.row_step * form.step_bytes, last = first + step;
+      const Index end = last < rows ? last / form.row_step * form.step_bytes : form.n_bytes;
       parts.push_back({.job = &job,
                        .form = &form,
+                       .matrix = i,
                        .first = first,
                        .n = std::min(step, rows - first),
-                       .offset = plan.offsets[i] + first / form.row_step * form.step_bytes});
+                       .offset = plan.offsets[i] + begin,
+                       .n_bytes = end - begin});
     }
   }
   return parts;
 }
 
-void WeightPacker::release(const Part& part) const {
+std::span<const std::byte> WeightPacker::source_of(const Part& part) const {
   const MatrixSource& s = part.job->source;
-  const Index size = row_bytes(s.dtype, s.cols);
-  if (part.job->options.transpose) return checkpoint_.release(s.data, s.rows * size);
-  checkpoint_.release(s.data + part.first * size, part.n * size);
+  const auto size = static_cast<std::size_t>(row_bytes(s.dtype, s.cols));
+  if (part.job->options.transpose) return {s.data, static_cast<std::size_t>(s.rows) * size};
+  return {s.data + static_cast<std::size_t>(part.first) * size,
+          static_cast<std::size_t>(part.n) * size};
+}
+
+void WeightPacker::for_parts(const PackPlan& plan, std::string_view what,
+                             const std::function<void(const Part&)>& work) const {
+  const std::vector<Part> parts = parts_of(plan);
+  Index total = 0;
+  for (const Part& part : parts) total += static_cast<Index>(source_of(part).size());
+  Counter counter(what, total, on_progress_);
+  device_.parallel(static_cast<Index>(parts.size()), [&](Index i) {
+    const Part& part = parts[static_cast<std::size_t>(i)];
+    work(part);
+    const auto source = source_of(part);
+    checkpoint_.release(source.data(), static_cast<Index>(source.size()));
+    counter.add(static_cast<Index>(source.size()));
+  });
+}
+
+void WeightPacker::pack_part(const Part& part, std::byte* to) const {
+  device_.pack_rows(part.job->source, part.job->options, *part.form, part.first, part.n, to);
 }
 
 void WeightPacker::pack(const PackPlan& plan, std::byte* memory) const {
-  const std::vector<Part> parts = parts_of(plan);
-  Index total = 0;
-  for (const PackJob& job : jobs_) total += job.source_bytes();
-  Counter counter(total, on_progress_);
-  device_.parallel(static_cast<Index>(parts.size()), [&](Index i) {
-    const Part& part = parts[static_cast<std::size_t>(i)];
-    const PackJob& job = *part.job;
-    device_.pack_rows(job.source, job.options, *part.form, part.first, part.n,
-                      memory + part.offset);
-    release(part);
-    counter.add(job.source_bytes() / std::max<Index>(1, job.packed_rows()) * part.n);
+  for_parts(plan, "packing weights",
+            [&](const Part& part) { pack_part(part, memory + part.offset); });
+}
+
+// The first part of a matrix answers for its scales.
+std::uint64_t WeightPacker::hash_source(const Part& part) const {
+  std::uint64_t hash = hash_bytes(source_of(part), static_cast<std::uint64_t>(part.first));
+  const MatrixSource& s = part.job->source;
+  if (part.first != 0 || s.scale == nullptr) return hash;
+  const Index size = row_bytes(s.scale_dtype, s.scale_cols), begin = s.first_row / s.block_rows;
+  const Index end = ceil_div(s.first_row + s.rows, s.block_rows);
+  return hash +
+         hash_bytes({s.scale + begin * size, static_cast<std::size_t>((end - begin) * size)});
+}
+
+WeightHashes WeightPacker::pack_to(const PackPlan& plan, AtomicFile& file) const {
+  Sums source(jobs_.size()), packed(jobs_.size());
+  Buffers buffers;
+  for_parts(plan, "packing weights", [&](const Part& part) {
+    throw_if_interrupted();
+    std::vector<std::byte> buffer = buffers.take(part.n_bytes);
+    pack_part(part, buffer.data());
+    source.add(part.matrix, hash_source(part));
+    packed.add(part.matrix, hash_bytes(buffer, static_cast<std::uint64_t>(part.first)));
+    file.write_at(part.offset, buffer);
+    buffers.give_back(std::move(buffer));
   });
+  return {source.values(), packed.values()};
+}
+
+WeightHashes WeightPacker::hash(const PackPlan& plan, const std::byte* memory) const {
+  Sums source(jobs_.size()), packed(jobs_.size());
+  for_parts(plan, "checking weights", [&](const Part& part) {
+    const auto seed = static_cast<std::uint64_t>(part.first);
+    source.add(part.matrix, hash_source(part));
+    packed.add(part.matrix,
+               hash_bytes({memory + part.offset, static_cast<std::size_t>(part.n_bytes)}, seed));
+  });
+  return {source.values(), packed.values()};
+}
+
+PackedForm WeightPacker::form_of(const PackJob& job, int variant) const {
+  return device_.packed_form(job.source, job.options, variant);
 }
 
 void WeightPacker::adopt(const PackPlan& plan,

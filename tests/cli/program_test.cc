@@ -63,6 +63,9 @@ TEST(Program, WrongUseEndsWithTwoAndSaysWhatWasMeant) {
   expect_refusal(kogia({"run", "m", "x", "--ids", "f"}), 2, "two prompts");
   expect_refusal(kogia({"run", "m", "x", "--raw", "--system", "s"}), 2, "--system needs");
   expect_refusal(kogia({"run", "m", ""}), 2, "TEXT is empty");
+  expect_refusal(kogia({"run", "m", "x", "--no-pack", "--keep-packed"}), 2,
+                 "--keep-packed is about");
+  expect_refusal(kogia({"bench", "m", "--verify", "--no-pack"}), 2, "--verify is about");
   expect_refusal(kogia({"perplexity", "m"}), 2, "needs a text");
   expect_refusal(kogia({"bench", "m", "--prompt", "32,,5"}), 2, "--prompt is '32,,5'");
   expect_refusal(kogia({"bench", "m", "--prompt", "0", "--gen", "0"}), 2, "measure nothing");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,6 +25,7 @@ struct RunnerOptions {
   MlaForm mla = MlaForm::kAbsorbed;
   std::optional<DType> cache_dtype = DType::f32;  // unset: the model's default
   PackingOptions packing = {};
+  std::function<void(const LoadProgress&)> on_progress = {};
 };
 
 /// Pages and length of one sequence in the runner's cache.
@@ -56,7 +58,7 @@ class ModelRunner {
                            {.compute = options.compute,
                             .mla = options.mla,
                             .packing = options.packing,
-                            .on_progress = {}})) {
+                            .on_progress = options.on_progress})) {
     CacheMemory& m = cache_;
     m.spec = model_->cache_spec(options.cache_dtype.value_or(model_->default_cache_dtype()));
     m.layer_stride = (device_->cache_page_bytes(m.spec) + 63) / 64 * 64;
