@@ -41,10 +41,18 @@ def json_lines(text):
 # --- one engine on one file --------------------------------------------------------------------------
 
 
-def bench_llama(arguments, model, depth):
+def shape(task):
+    """--prompt and --gen: at a depth decode alone, beside busy processes less of both, for that takes long."""
+    if task["busy"]:
+        return str(PROMPTS[-1]), GEN // 4
+    return ",".join(map(str, PROMPTS)) if task["depth"] == 0 else "0", GEN
+
+
+def bench_llama(arguments, model, task):
+    prompts, gen = shape(task)
     rows = json.loads(run([arguments.llama_bench, "-m", model, "-t", arguments.threads, "-r", arguments.repeat,
-                           "-p", ",".join(map(str, PROMPTS)) if depth == 0 else 0, "-n", GEN, "-d", depth,
-                           "-o", "json"]))
+                           "-p", prompts, "-n", gen, "-d", task["depth"], "-o", "json",
+                           *(["--no-warmup"] if task["busy"] else [])]))
     rate = lambda row: compare_table.median(row["samples_ts"])
     return {"prefill": {str(row["n_prompt"]): rate(row) for row in rows if row["n_gen"] == 0},
             "decode": next(rate(row) for row in rows if row["n_prompt"] == 0),
@@ -52,11 +60,11 @@ def bench_llama(arguments, model, depth):
             "prefill_per_cpu": {}, "decode_per_cpu": None}
 
 
-def bench_kogia(arguments, model, depth, flags):
+def bench_kogia(arguments, model, task, flags):
+    prompts, gen = shape(task)
     machine, *cases = json_lines(run(
         [arguments.kogia, "bench", model, "--threads", arguments.threads, "--repeat", arguments.repeat, "--json",
-         "--quiet", "--prompt", ",".join(map(str, PROMPTS)) if depth == 0 else 0, "--gen", GEN, "--depth", depth,
-         *flags, *arguments.flags]))
+         "--quiet", "--prompt", prompts, "--gen", gen, "--depth", task["depth"], *flags, *arguments.flags]))
     of_prompt = lambda field: {str(c["prompt"]): c[field] for c in cases if c["prefill_tok_s"] is not None}
     last = cases[-1]
     return {"prefill": of_prompt("prefill_tok_s"), "decode": last["decode_tok_s"], "compute": last["compute"],
@@ -66,16 +74,25 @@ def bench_kogia(arguments, model, depth, flags):
             "cache_bytes_per_token": last["cache_bytes_per_token"], "limits": machine}
 
 
-def bench(arguments, engine, model, depth):
-    if engine == PEER:
-        return bench_llama(arguments, model, depth)
-    return bench_kogia(arguments, model, depth, ["--compute", "int8"] if engine == "kogia int8" else [])
+def bench(arguments, model, task):
+    if task["engine"] == PEER:
+        return bench_llama(arguments, model, task)
+    return bench_kogia(arguments, model, task, ["--compute", "int8"] if task["engine"] == "kogia int8" else [])
+
+
+# Ends with whoever started it, however that ended.
+BUSY_LOOP = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000): pass
+"""
 
 
 @contextlib.contextmanager
 def busy_processes(n):
     """So many programs that want a core each."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(n)]
     try:
         yield
     finally:
@@ -188,7 +205,7 @@ def compare_file(arguments, file, results):
             load = os.getloadavg()[0]
             try:
                 with busy_processes(task["busy"]):
-                    measured = bench(arguments, task["engine"], model, task["depth"])
+                    measured = bench(arguments, model, task)
             except Failed as error:
                 say(f"{file.name}, {task['engine']}, depth {task['depth']}: {error}")
                 failed.add(kind)

@@ -111,9 +111,9 @@ def markdown(file_names, records, heading):
 
 def busy_rows(file_name, engine, records, n_busy, fair):
     """Each phase alone on the machine and beside busy programs; medians of the rounds."""
-    phases = [(f"prefill {n}", lambda r, n=n: r["prefill"][str(n)], lambda r, n=n: r["prefill_per_cpu"].get(str(n)))
-              for n in PROMPTS]
-    phases.append((DECODE, lambda r: r["decode"], lambda r: r["decode_per_cpu"]))
+    n = str(PROMPTS[-1])
+    phases = [(f"prefill {n}", lambda r: r["prefill"][n], lambda r: r["prefill_per_cpu"].get(n)),
+              ("decode", lambda r: r["decode"], lambda r: r["decode_per_cpu"])]
     alone, beside = ([r for r in records if r["busy"] == busy and r["depth"] == 0] for busy in (0, n_busy))
     if not alone or not beside:
         return []

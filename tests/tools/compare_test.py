@@ -38,7 +38,7 @@ with pathlib.Path({log!r}).open("a") as file:
     print("llama", *sys.argv[1:], file=file)
 flag = lambda name: sys.argv[sys.argv.index(name) + 1]
 rows = [dict(n_prompt=int(n), n_gen=0, samples_ts=[90, 100, 110]) for n in flag("-p").split(",") if n != "0"]
-rows.append(dict(n_prompt=0, n_gen=64, samples_ts=[16 if flag("-d") == "4096" else 80]))
+rows.append(dict(n_prompt=0, n_gen=int(flag("-n")), samples_ts=[16 if flag("-d") == "4096" else 80]))
 print(json.dumps(rows))
 """
 
@@ -133,8 +133,9 @@ class Compare(unittest.TestCase):
         done = self.compare("--rows", "mini-q4_k", "--busy", "2", "--threads", "1")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(len(self.calls("llama")), 4, "twice alone, twice beside, no other depth")
+        self.assertEqual(len(self.calls("llama", "-p 512", "-n 16", "--no-warmup")), 2)
         self.assertEqual(len(self.calls("kogia bench")), 8)
-        row = next(line for line in done.stdout.splitlines() if "decode 64 | kogia |" in line)
+        row = next(line for line in done.stdout.splitlines() if "decode | kogia |" in line)
         cores = len(os.sched_getaffinity(0))
         fair = min(1, cores / 3)
         self.assertIn(f"| 100 | 100 | {1 / fair:.0%} | 100% |", row)
