@@ -39,9 +39,11 @@ void take_q2_k(const Byte* b, BlockCodes& to) {
     to.s[j] = static_cast<std::int8_t>(b[j] & 15);
     to.m[j] = static_cast<std::int8_t>(b[j] >> 4);
   }
-  for (int i = 0; i < 256; ++i) {
-    const int group = i / 32;
-    to.code[i] = static_cast<std::int8_t>(b[16 + group / 4 * 32 + i % 32] >> (group % 4 * 2) & 3);
+  for (int group = 0; group < 8; ++group) {
+    const Byte* from = b + 16 + group / 4 * 32;
+    std::int8_t* code = to.code + group * 32;
+    const int shift = group % 4 * 2;
+    for (int i = 0; i < 32; ++i) code[i] = static_cast<std::int8_t>(from[i] >> shift & 3);
   }
 }
 
@@ -53,10 +55,13 @@ void take_q3_k(const Byte* b, BlockCodes& to) {
     const int high2 = packed[8 + j % 4] >> (j / 4 * 2) & 3;
     to.s[j] = static_cast<std::int8_t>((low4 | high2 << 4) - 32);
   }
-  for (int i = 0; i < 256; ++i) {
-    const int group = i / 32;
-    const int low = quads[group / 4 * 32 + i % 32] >> (group % 4 * 2) & 3;
-    to.code[i] = static_cast<std::int8_t>(low - ((high[i % 32] >> group & 1) != 0 ? 0 : 4));
+  for (int group = 0; group < 8; ++group) {
+    const Byte* from = quads + group / 4 * 32;
+    std::int8_t* code = to.code + group * 32;
+    const int shift = group % 4 * 2;
+    for (int i = 0; i < 32; ++i) {
+      code[i] = static_cast<std::int8_t>((from[i] >> shift & 3) - ((high[i] >> group & 1) ^ 1) * 4);
+    }
   }
 }
 
@@ -68,11 +73,19 @@ void take_q45_k(const Byte* b, const Byte* high, const Byte* pairs, BlockCodes& 
     to.s[j] = static_cast<std::int8_t>(sm.scale[j]);
     to.m[j] = static_cast<std::int8_t>(sm.min[j]);
   }
-  for (int i = 0; i < 256; ++i) {
-    const int group = i / 32;
-    const int low = pairs[group / 2 * 32 + i % 32] >> (group % 2 * 4) & 15;
-    const int top = high == nullptr ? 0 : (high[i % 32] >> group & 1) << 4;
-    to.code[i] = static_cast<std::int8_t>(low | top);
+  for (int pair = 0; pair < 4; ++pair) {
+    const Byte* from = pairs + pair * 32;
+    std::int8_t* code = to.code + pair * 64;
+    for (int i = 0; i < 32; ++i) code[i] = static_cast<std::int8_t>(from[i] & 15);
+    for (int i = 0; i < 32; ++i) code[i + 32] = static_cast<std::int8_t>(from[i] >> 4);
+  }
+  if (high == nullptr) return;
+  for (int group = 0; group < 8; ++group) {
+    std::int8_t* code = to.code + group * 32;
+    const Byte bit = static_cast<Byte>(1 << group);
+    for (int i = 0; i < 32; ++i) {
+      code[i] = static_cast<std::int8_t>(code[i] | ((high[i] & bit) != 0 ? 16 : 0));
+    }
   }
 }
 
@@ -80,11 +93,14 @@ void take_q6_k(const Byte* b, BlockCodes& to) {
   const Byte *low = b, *high = b + 128;
   to.d = read_u16(b + 208);
   std::memcpy(to.s, b + 192, 16);
-  for (int i = 0; i < 256; ++i) {
-    const int half = i / 128, group = i / 32 % 4, l = i % 32;
-    const int q = (low[half * 64 + group % 2 * 32 + l] >> (group / 2 * 4) & 15) |
-                  (high[half * 32 + l] >> (group * 2) & 3) << 4;
-    to.code[i] = static_cast<std::int8_t>(q - 32);
+  for (int group = 0; group < 8; ++group) {
+    const Byte *lows = low + group / 4 * 64 + group % 2 * 32, *highs = high + group / 4 * 32;
+    const int low_shift = group % 4 / 2 * 4, high_shift = group % 4 * 2;
+    std::int8_t* code = to.code + group * 32;
+    for (int i = 0; i < 32; ++i) {
+      const int q = (lows[i] >> low_shift & 15) | (highs[i] >> high_shift & 3) << 4;
+      code[i] = static_cast<std::int8_t>(q - 32);
+    }
   }
 }
 

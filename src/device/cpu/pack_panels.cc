@@ -1,4 +1,4 @@
-// Packing is one pass over the source and one over the panels. A code costs about a nanosecond:
+// Packing is one pass over the source and one over the panels. A code costs some cycles:
 // the four columns of a slot are put into a 32-bit word of their row at once.
 
 #include "device/cpu/pack_panels.h"
