@@ -22,6 +22,7 @@ struct Shape {
 const Shape kShapes[] = {
     {"SmolLM2 9/3 heads of 64", 9, {.n_kv_heads = 3, .k_dim = 64, .v_dim = 64}},
     {"Qwen2-7B 28/4 heads of 128", 28, {.n_kv_heads = 4, .k_dim = 128, .v_dim = 128}},
+    {"mini 8 heads latent", 8, {.n_kv_heads = 1, .k_dim = 576, .latent_v_dim = 512}},
     {"V2-Lite 16 heads latent", 16, {.n_kv_heads = 1, .k_dim = 576, .latent_v_dim = 512}},
     {"V3 128 heads latent", 128, {.n_kv_heads = 1, .k_dim = 576, .latent_v_dim = 512}},
 };
@@ -81,7 +82,7 @@ void BM_attention(benchmark::State& state) {
 }
 BENCHMARK(BM_attention)
     ->ArgNames({"shape", "rows", "context", "threads", "isa"})
-    ->ArgsProduct({{0, 1, 2, 3}, {1, 256}, {512, 4096}, {1, 2}, {1, 2}})
+    ->ArgsProduct({{0, 1, 2, 3, 4}, {1, 256}, {512, 4096}, {1, 2}, {1, 2}})
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
 

@@ -300,6 +300,15 @@ TEST(Attention, LongContextsAreSharedAmongThreadsWithoutChangingABit) {
       const auto out = run_batch(*device, h, cache, {{&s, &pages, s.n - 1, 1}});
       if (expected.empty()) expected = out;
       EXPECT_TRUE(same_bits(out, expected)) << n_threads;
+      // Many rows at once are cut in another way, and the first of them end in an earlier span.
+      for (const Index rows : {Index{40}, Index{700}}) {
+        const auto many = run_batch(*device, h, cache, {{&s, &pages, s.n - rows, rows}});
+        for (const Index r : {Index{0}, rows / 2 - 7, rows - 1}) {
+          const auto one = run_batch(*device, h, cache, {{&s, &pages, s.n - rows + r, 1}});
+          const Index width = static_cast<Index>(one.size());
+          EXPECT_TRUE(same_bits(one, row(many, r, width))) << "row " << r << " of " << rows;
+        }
+      }
     }
   }
 }

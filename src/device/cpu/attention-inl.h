@@ -1,7 +1,7 @@
 // Attention over one tile of queries and the blocks of 64 keys it sees: for each block
 //   s = scale · q K,  m = max s,  p = exp(s − m),  l = Σ p,  o = p V
 // made by itself and then merged into (max, sum, out), in order of position (online softmax,
-// arXiv:2205.14135).
+// arXiv:2205.14135): the blocks of a span into the span, the spans into one another.
 //
 // The order of every sum: s over channels 0, 1, …; o over keys 0, 1, …; l by lanes. Nothing depends
 // on the other queries of the tile, so tiles are cut as suits the caches.
@@ -217,10 +217,10 @@ void softmax_block(float* s, Index n_valid, float scale, float* max, float* sum)
 // goes on alone with the few more that causality grants to later rows.
 template <int kVecs, class T>
 void weigh_group(const AttentionTile& a, Index block, Index i, Index count, const T* values,
-                 const AttentionScratch& s, Index channel) {
+                 const AttentionScratch& s, Index channel, float* outs) {
   const Index v_pad = a.v_pad(), common = a.valid_keys(i, block);
   const float* p = s.scores + i * kPageTokens;
-  float* out = s.part.out + i * v_pad + channel;
+  float* out = outs + i * v_pad + channel;
   const T* v = values + channel;
   switch (count) {
     case 1:
@@ -245,45 +245,53 @@ void weigh_group(const AttentionTile& a, Index block, Index i, Index count, cons
 
 template <class T>
 void weigh_values(const AttentionTile& a, Index block, Index first, const T* values,
-                  const AttentionScratch& s) {
+                  const AttentionScratch& s, float* outs) {
   const Index n = a.n_queries(), v_pad = a.v_pad();
   for (Index c = 0; c < v_pad;) {
     const bool wide = c + kWide * kLanes <= v_pad;
     for (Index i = first; i < n; i += kGroup) {
       const Index count = n - i < kGroup ? n - i : kGroup;
       if (wide) {
-        weigh_group<kWide>(a, block, i, count, values, s, c);
+        weigh_group<kWide>(a, block, i, count, values, s, c, outs);
       } else {
-        weigh_group<1>(a, block, i, count, values, s, c);
+        weigh_group<1>(a, block, i, count, values, s, c, outs);
       }
     }
     c += wide ? kWide * kLanes : kLanes;
   }
 }
 
-float exp_one(float x) { return hn::GetLane(exp(hn::Set(kF32, x))); }
-
 // (max, sum, out) of queries [first, n) merged with later keys'
 void merge_queries(const AttentionTile& a, Index first, const AttentionState& into,
                    const AttentionState& from) {
-  const Index v_pad = a.v_pad();
-  for (Index i = first; i < a.n_queries(); ++i) {
-    const float top = into.max[i] > from.max[i] ? into.max[i] : from.max[i];
-    const float old_factor = exp_one(into.max[i] - top), new_factor = exp_one(from.max[i] - top);
-    into.max[i] = top;
-    into.sum[i] = __builtin_fmaf(into.sum[i], old_factor, from.sum[i] * new_factor);
-    const auto f_old = hn::Set(kF32, old_factor), f_new = hn::Set(kF32, new_factor);
-    float* out = into.out + i * v_pad;
-    const float* more = from.out + i * v_pad;
-    for (Index c = 0; c < v_pad; c += kLanes) {
-      const auto added = hn::Mul(hn::LoadU(kF32, more + c), f_new);
-      hn::StoreU(hn::MulAdd(hn::LoadU(kF32, out + c), f_old, added), kF32, out + c);
+  const Index n = a.n_queries(), v_pad = a.v_pad();
+  for (Index group = first - first % kLanes; group < n; group += kLanes) {
+    const auto old_max = hn::LoadU(kF32, into.max + group);
+    const auto new_max = hn::LoadU(kF32, from.max + group);
+    const auto top = hn::IfThenElse(hn::Gt(old_max, new_max), old_max, new_max);
+    alignas(64) float tops[kLanes], old_factor[kLanes], new_factor[kLanes];
+    hn::Store(top, kF32, tops);
+    hn::Store(exp(hn::Sub(old_max, top)), kF32, old_factor);
+    hn::Store(exp(hn::Sub(new_max, top)), kF32, new_factor);
+    const Index end = group + kLanes < n ? group + kLanes : n;
+    for (Index i = group < first ? first : group; i < end; ++i) {
+      const float f_old = old_factor[i - group], f_new = new_factor[i - group];
+      into.max[i] = tops[i - group];
+      into.sum[i] = __builtin_fmaf(into.sum[i], f_old, from.sum[i] * f_new);
+      const auto v_old = hn::Set(kF32, f_old), v_new = hn::Set(kF32, f_new);
+      float* out = into.out + i * v_pad;
+      const float* more = from.out + i * v_pad;
+      for (Index c = 0; c < v_pad; c += kLanes) {
+        const auto added = hn::Mul(hn::LoadU(kF32, more + c), v_new);
+        hn::StoreU(hn::MulAdd(hn::LoadU(kF32, out + c), v_old, added), kF32, out + c);
+      }
     }
   }
 }
 
 template <class T>
-void block_partial(const AttentionTile& a, Index block, Index first, const AttentionScratch& s) {
+void block_partial(const AttentionTile& a, Index block, Index first, const AttentionScratch& s,
+                   const AttentionState& to) {
   const auto* page = reinterpret_cast<const T*>(a.base + a.pages[block] * a.page_stride);
   const T* values = page + a.value_begin;
   constexpr bool kIsF32 = sizeof(T) == 4;
@@ -306,18 +314,19 @@ void block_partial(const AttentionTile& a, Index block, Index first, const Atten
     head_scores(a, page, first, s);
   }
   for (Index i = first; i < a.n_queries(); ++i) {
-    softmax_block(s.scores + i * kPageTokens, a.valid_keys(i, block), a.scale, s.part.max + i,
-                  s.part.sum + i);
+    softmax_block(s.scores + i * kPageTokens, a.valid_keys(i, block), a.scale, to.max + i,
+                  to.sum + i);
   }
   if (values_f32 != nullptr) {
-    weigh_values(a, block, first, values_f32, s);
+    weigh_values(a, block, first, values_f32, s, to.out);
   } else {
-    weigh_values(a, block, first, values, s);
+    weigh_values(a, block, first, values, s, to.out);
   }
 }
 
-void set_empty(const AttentionTile& a, const AttentionState& state) {
-  for (Index i = 0; i < a.n_queries(); ++i) {
+// Of queries that see no key yet.
+void set_empty(const AttentionTile& a, Index n_queries, const AttentionState& state) {
+  for (Index i = 0; i < n_queries; ++i) {
     state.max[i] = -__builtin_inff();
     state.sum[i] = 0;
     float* out = state.out + i * a.v_pad();
@@ -325,47 +334,48 @@ void set_empty(const AttentionTile& a, const AttentionState& state) {
   }
 }
 
-/// Calls partial(block, first query that sees any of it) for each block and merges s.part.
-template <class Partial>
-HWY_INLINE void for_each_block(const AttentionTile& a, Index begin, Index end,
-                               const AttentionState& state, Index state_step,
-                               const AttentionState& part, const Partial& partial) {
-  for (Index block = begin; block < end; ++block) {
-    const Index behind = block * kPageTokens - a.first_pos;
-    const Index first = behind > 0 ? behind * a.n_heads : 0;
-    partial(block, first);
-    const AttentionState into = state.after((block - begin) * state_step);
-    if (state_step != 0) set_empty(a, into);
-    merge_queries(a, first, into, part);
+/// Makes the first block in `state` and merges each other one, made in `part`, into it;
+/// make(block, first query that sees any of it, where).
+template <class Make>
+HWY_INLINE void merge_blocks(const AttentionTile& a, Index begin, Index end,
+                             const AttentionState& state, const AttentionState& part,
+                             const Make& make) {
+  set_empty(a, a.first_query(begin), state);
+  make(begin, a.first_query(begin), state);
+  for (Index block = begin + 1; block < end; ++block) {
+    const Index first = a.first_query(block);
+    make(block, first, part);
+    merge_queries(a, first, state, part);
   }
 }
 
 void attention_blocks(const AttentionTile& a, Index begin, Index end, const AttentionState& state,
-                      Index state_step, float* scratch) {
-  if (begin >= end || state_step == 0) set_empty(a, state);
-  if (begin >= end) return;
+                      float* scratch) {
 #ifdef __AVX512BF16__
   if (a.bf16 && a.k_dim % 2 == 0) {
     const PairScratch s(a, scratch);
     round_queries(a, s);
-    return for_each_block(a, begin, end, state, state_step, s.part,
-                          [&](Index block, Index first) { block_pairs(a, block, first, s); });
+    return merge_blocks(a, begin, end, state, s.part,
+                        [&](Index block, Index first, const AttentionState& to) {
+                          block_pairs(a, block, block + 1 < end ? block + 1 : block, first, s, to);
+                        });
   }
 #endif
   const AttentionScratch s(a, scratch);
   if (a.latent) transpose_queries(a, round_up(a.n_queries(), 16), s.queries_t);
-  for_each_block(a, begin, end, state, state_step, s.part, [&](Index block, Index first) {
-    if (a.bf16) {
-      block_partial<std::uint16_t>(a, block, first, s);
-    } else {
-      block_partial<float>(a, block, first, s);
-    }
-  });
+  merge_blocks(a, begin, end, state, s.part,
+               [&](Index block, Index first, const AttentionState& to) {
+                 if (a.bf16) {
+                   block_partial<std::uint16_t>(a, block, first, s, to);
+                 } else {
+                   block_partial<float>(a, block, first, s, to);
+                 }
+               });
 }
 
-void attention_merge(const AttentionTile& a, const AttentionState& into,
+void attention_merge(const AttentionTile& a, Index block, const AttentionState& into,
                      const AttentionState& from) {
-  merge_queries(a, 0, into, from);
+  merge_queries(a, a.first_query(block), into, from);
 }
 
 void attention_finish(const AttentionTile& a, const AttentionState& state) {

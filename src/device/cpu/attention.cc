@@ -14,8 +14,9 @@ namespace {
 constexpr Index kTileQueries = 32;
 // Multiply-adds that one thread does while another would be waking up.
 constexpr Index kSmallWork = 1 << 17;
-// Blocks whose partial results are held at a time, per tile.
-constexpr Index kWaveBlocks = 64;
+// Blocks or spans whose partial results are held at a time, per tile.
+constexpr Index kWaveParts = 64;
+static_assert(kWaveParts % kSpanBlocks == 0);  // no span lies in two waves
 
 Index work(const AttentionTile& t) {
   return t.n_queries() * t.n_blocks() * kPageTokens * (t.k_dim + t.v_dim);
@@ -71,18 +72,24 @@ void CpuAttention::cut_tiles(const AttentionArgs& a) {
 
 // A task is a tile with all its keys.
 void CpuAttention::run_tiles(const KernelTable& kernels, ThreadPool& pool, bool alone) {
-  Index floats = 0;
+  Index floats = 0, state_floats = 0;
   for (const AttentionTile& t : tiles_) {
-    floats = std::max(floats, t.scratch_floats() + t.state_floats());
+    floats = std::max(floats, round_up(t.scratch_floats(), 16));
+    state_floats = std::max(state_floats, t.state_floats());
   }
-  floats = round_up(floats, 16);
-  float* memory = scratch_.allocate<float>(floats * (alone ? 1 : pool.n_threads()));
+  const Index thread_floats = floats + 2 * state_floats;
+  float* memory = scratch_.allocate<float>(thread_floats * (alone ? 1 : pool.n_threads()));
   const auto run_tile = [&](Index i, int thread) {
     const AttentionTile& tile = tiles_[static_cast<std::size_t>(i)];
-    float* p = memory + thread * floats;
-    const AttentionState state = AttentionState::at(p, tile);
-    kernels.attention_blocks(tile, 0, tile.n_blocks(), state, 0, p + tile.state_floats());
-    kernels.attention_finish(tile, state);
+    float* p = memory + thread * thread_floats;
+    const AttentionState all = AttentionState::at(p, tile);
+    const AttentionState span = AttentionState::at(p + state_floats, tile);
+    for (Index begin = 0; begin < tile.n_blocks(); begin += kSpanBlocks) {
+      const Index end = std::min(begin + kSpanBlocks, tile.n_blocks());
+      kernels.attention_blocks(tile, begin, end, begin == 0 ? all : span, p + 2 * state_floats);
+      if (begin > 0) kernels.attention_merge(tile, begin, all, span);
+    }
+    kernels.attention_finish(tile, all);
   };
   const Index n = static_cast<Index>(tiles_.size());
   if (alone) {
@@ -92,8 +99,8 @@ void CpuAttention::run_tiles(const KernelTable& kernels, ThreadPool& pool, bool 
   }
 }
 
-// A task is a few blocks of a tile, each with a partial result of its own; then the tiles merge
-// theirs in order. Long contexts go in waves, so that memory stays bounded.
+// A task is a span of a tile, or one block where spans are few, with a partial result of its own;
+// then the tiles merge theirs in order. Long contexts go in waves, so that memory stays bounded.
 void CpuAttention::run_blocks(const KernelTable& kernels, ThreadPool& pool) {
   Index floats = 0, state_floats = 0, most_blocks = 0;
   for (const AttentionTile& t : tiles_) {
@@ -102,8 +109,11 @@ void CpuAttention::run_blocks(const KernelTable& kernels, ThreadPool& pool) {
     most_blocks = std::max(most_blocks, t.n_blocks());
   }
   const Index n_tiles = static_cast<Index>(tiles_.size());
-  const Index wave = std::min(most_blocks, kWaveBlocks);
-  // Per tile: the running state, then one for each block of the wave.
+  const bool by_span = n_tiles * most_blocks >= Index{4} * kSpanBlocks * pool.n_threads();
+  const Index step = by_span ? kSpanBlocks : 1;
+  const Index wave_blocks = std::min(most_blocks, kWaveParts * step);
+  const Index wave = ceil_div(wave_blocks, step);
+  // Per tile: the running state, then one for each part of the wave.
   const Index tile_floats = (1 + wave) * state_floats;
   float* memory = scratch_.allocate<float>(n_tiles * tile_floats + pool.n_threads() * floats);
   float* thread_memory = memory + n_tiles * tile_floats;
@@ -112,27 +122,33 @@ void CpuAttention::run_blocks(const KernelTable& kernels, ThreadPool& pool) {
     return AttentionState::at(p, tiles_[static_cast<std::size_t>(tile)]);
   };
 
-  for (Index begin = 0; begin < most_blocks; begin += wave) {
-    const Index n_blocks = std::min(wave, most_blocks - begin);
-    const Index per_task = std::max<Index>(1, n_tiles * n_blocks / (Index{8} * pool.n_threads()));
-    const Index tasks_per_tile = ceil_div(n_blocks, per_task);
-    const auto run_part = [&](Index task, int thread) {
-      const Index i = task / tasks_per_tile;
+  for (Index first = 0; first < most_blocks; first += wave * step) {
+    const auto make_part = [&](Index task, int thread) {
+      const Index i = task / wave, part = task % wave, begin = first + part * step;
       const AttentionTile& tile = tiles_[static_cast<std::size_t>(i)];
-      const Index first = begin + task % tasks_per_tile * per_task;
-      const Index last = std::min({first + per_task, begin + n_blocks, tile.n_blocks()});
-      kernels.attention_blocks(tile, first, last, state_of(i, 1 + first - begin), state_floats,
+      const Index end = std::min(begin + step, tile.n_blocks());
+      if (begin >= end) return;
+      kernels.attention_blocks(tile, begin, end, state_of(i, 1 + part),
                                thread_memory + thread * floats);
     };
-    pool.run(n_tiles * tasks_per_tile, std::ref(run_part));
+    pool.run(n_tiles * wave, std::ref(make_part));
     const auto merge = [&](Index i, int) {
       const AttentionTile& tile = tiles_[static_cast<std::size_t>(i)];
-      const Index last = std::min(begin + n_blocks, tile.n_blocks());
-      if (begin == 0) kernels.attention_blocks(tile, 0, 0, state_of(i, 0), 0, thread_memory);
-      for (Index b = begin; b < last; ++b) {
-        kernels.attention_merge(tile, state_of(i, 0), state_of(i, 1 + b - begin));
+      const Index last = std::min(first + wave * step, tile.n_blocks());
+      for (Index span = first; span < last; span += kSpanBlocks) {
+        const AttentionState into = state_of(i, 1 + (span - first) / step);
+        for (Index b = span + step; b < std::min(span + kSpanBlocks, last); b += step) {
+          kernels.attention_merge(tile, b, into, state_of(i, 1 + (b - first) / step));
+        }
+        if (span > 0) {
+          kernels.attention_merge(tile, span, state_of(i, 0), into);
+        } else {
+          std::copy_n(into.max, tile.state_floats(), state_of(i, 0).max);
+        }
       }
-      if (begin + n_blocks == most_blocks) kernels.attention_finish(tile, state_of(i, 0));
+      if (first + wave * step >= tile.n_blocks() && first < tile.n_blocks()) {
+        kernels.attention_finish(tile, state_of(i, 0));
+      }
     };
     pool.run(n_tiles, std::ref(merge));
   }

@@ -101,40 +101,48 @@ void round_queries(const AttentionTile& a, const PairScratch& s) {
 
 // --- scores ------------------------------------------------------------------------------------
 
-// Of 8 keys, queries in lanes. The keys after them are fetched meanwhile.
+// 16 kVecs queries in lanes and 16 / kVecs keys: as many sums as hide the latency of a product. The
+// keys after these are fetched meanwhile.
 template <int kVecs>
 void latent_pair_scores(const std::int32_t* queries, Index nq, const std::uint16_t* keys,
-                        const AttentionTile& a, float* scores) {
-  __m512 acc[8][kVecs];
+                        const std::uint16_t* ahead, const AttentionTile& a, float* scores) {
+  constexpr Index kKeys = 16 / kVecs;
+  __m512 acc[kKeys][kVecs];
   for (auto& key : acc) {
     for (auto& x : key) x = _mm512_setzero_ps();
   }
-  const auto* ahead = reinterpret_cast<const char*>(keys + 8 * a.row);
   for (Index d = 0; d < a.k_dim / 2; ++d) {
     __m512i q[kVecs];
     for (int j = 0; j < kVecs; ++j) q[j] = _mm512_loadu_si512(queries + d * nq + j * 16);
-    for (int i = 0; i < 8; ++i) {
+    for (Index i = 0; i < kKeys; ++i) {
       const __m512i k = broadcast_pair(keys + i * a.row + 2 * d);
       for (int j = 0; j < kVecs; ++j) acc[i][j] = dot_pairs(acc[i][j], q[j], k);
     }
-    if (d % 2 == 0) _mm_prefetch(ahead + d * 32, _MM_HINT_T0);
+    // A line of `ahead` for every 16 kVecs numbers of the keys.
+    if (d % kVecs == 0) _mm_prefetch(ahead + d / kVecs * 32, _MM_HINT_T0);
   }
-  for (int i = 0; i < 8; ++i) {
+  for (Index i = 0; i < kKeys; ++i) {
     for (int j = 0; j < kVecs; ++j) _mm512_storeu_ps(scores + i * nq + j * 16, acc[i][j]);
   }
 }
 
-void latent_block_scores(const AttentionTile& a, const std::uint16_t* keys, const PairScratch& s) {
+template <int kVecs>
+void latent_columns(const AttentionTile& a, const std::uint16_t* keys, const std::uint16_t* next,
+                    const PairScratch& s, Index i) {
+  constexpr Index kKeys = 16 / kVecs;
   const Index nq = round_up(a.n_queries(), 16);
-  for (Index t = 0; t < kPageTokens; t += 8) {
-    Index i = 0;
-    for (; i + 32 <= nq; i += 32) {
-      latent_pair_scores<2>(s.queries + i, nq, keys + t * a.row, a, s.scores + t * nq + i);
-    }
-    for (; i < nq; i += 16) {
-      latent_pair_scores<1>(s.queries + i, nq, keys + t * a.row, a, s.scores + t * nq + i);
-    }
+  for (Index t = 0; t < kPageTokens; t += kKeys) {
+    const std::uint16_t* ahead = t + kKeys < kPageTokens ? keys + (t + kKeys) * a.row : next;
+    latent_pair_scores<kVecs>(s.queries + i, nq, keys + t * a.row, ahead, a, s.scores + t * nq + i);
   }
+}
+
+void latent_block_scores(const AttentionTile& a, const std::uint16_t* keys,
+                         const std::uint16_t* next, const PairScratch& s) {
+  const Index nq = round_up(a.n_queries(), 16);
+  Index i = 0;
+  for (; i + 32 <= nq; i += 32) latent_columns<2>(a, keys, next, s, i);
+  for (; i < nq; i += 16) latent_columns<1>(a, keys, next, s, i);
 }
 
 // Tokens in lanes, 32 of them.
@@ -205,7 +213,8 @@ HWY_INLINE __m512 weight_of(__mmask16 valid, __m512 score, __m512 scale, __m512 
 }
 
 /// 16 queries in lanes.
-void latent_softmax(const AttentionTile& a, Index block, Index i, const PairScratch& s) {
+void latent_softmax(const AttentionTile& a, Index block, Index i, const PairScratch& s,
+                    const AttentionState& to) {
   const Index nq = round_up(a.n_queries(), 16);
   alignas(64) std::int32_t counts[16];
   for (Index j = 0; j < 16; ++j) {
@@ -231,12 +240,15 @@ void latent_softmax(const AttentionTile& a, Index block, Index i, const PairScra
     _mm512_storeu_si512(s.weights + t / 2 * nq + i, pairs);
     sum = _mm512_add_ps(sum, _mm512_add_ps(low_value(pairs), high_value(pairs)));
   }
-  _mm512_storeu_ps(s.part.max + i, top);
-  _mm512_storeu_ps(s.part.sum + i, sum);
+  // Queries that see none of these keys keep what they have.
+  const __mmask16 seeing = valid(0);
+  _mm512_mask_storeu_ps(to.max + i, seeing, top);
+  _mm512_mask_storeu_ps(to.sum + i, seeing, sum);
 }
 
 /// One query, tokens in lanes.
-void head_softmax(const AttentionTile& a, Index n_valid, Index i, const PairScratch& s) {
+void head_softmax(const AttentionTile& a, Index n_valid, Index i, const PairScratch& s,
+                  const AttentionState& to) {
   const __m512 scale = _mm512_set1_ps(a.scale);
   const float* scores = s.scores + i * kPageTokens;
   __mmask16 valid[4];
@@ -247,8 +259,8 @@ void head_softmax(const AttentionTile& a, Index n_valid, Index i, const PairScra
     const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + j * 16), scale);
     top = _mm512_mask_max_ps(top, valid[j], top, x);
   }
-  s.part.max[i] = _mm512_reduce_max_ps(top);
-  top = _mm512_set1_ps(s.part.max[i]);
+  to.max[i] = _mm512_reduce_max_ps(top);
+  top = _mm512_set1_ps(to.max[i]);
   __m512 sum = _mm512_setzero_ps();
   for (Index j = 0; j < 4; ++j) {
     const __m512 p = weight_of(valid[j], _mm512_loadu_ps(scores + j * 16), scale, top);
@@ -256,7 +268,7 @@ void head_softmax(const AttentionTile& a, Index n_valid, Index i, const PairScra
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(s.weights + i * s.weight_row + j * 8), rounded);
     sum = _mm512_add_ps(sum, low_value(_mm512_cvtepu16_epi32(rounded)));
   }
-  s.part.sum[i] = _mm512_reduce_add_ps(sum);
+  to.sum[i] = _mm512_reduce_add_ps(sum);
 }
 
 // --- values ------------------------------------------------------------------------------------
@@ -303,10 +315,10 @@ void add_value_pairs(const ValueRange& v, const std::int32_t* weights, const Pai
 
 // Of a group of queries: together the pairs that all see, then each its own.
 void weigh_pairs(const AttentionTile& a, Index block, Index i, Index count, ValueRange v,
-                 const PairScratch& s, Index channel) {
+                 const PairScratch& s, Index channel, float* outs) {
   const Index v_pad = a.v_pad(), least = a.valid_keys(i, block);
   const Index common = a.valid_keys(i + count - 1, block) == least ? least : least & ~Index{1};
-  float* out = s.part.out + i * v_pad + channel;
+  float* out = outs + i * v_pad + channel;
   const std::int32_t* weights = s.weights + i * s.weight_row;
   v.begin = 0, v.end = common;
   for_count(count, [&]<int kQueries>() { add_value_pairs<kQueries>(v, weights, s, out, v_pad); });
@@ -318,30 +330,36 @@ void weigh_pairs(const AttentionTile& a, Index block, Index i, Index count, Valu
 }
 
 void weigh_block_pairs(const AttentionTile& a, Index block, Index first,
-                       const std::uint16_t* values, const PairScratch& s) {
+                       const std::uint16_t* values, const PairScratch& s, float* outs) {
   const Index n = a.n_queries(), v_pad = a.v_pad();
   for (Index c = 0; c < v_pad; c += 32) {
     const __mmask32 mask = c + 32 <= v_pad ? 0xFFFFFFFF : 0xFFFF;
     const ValueRange range = {
         .values = values + c, .row = a.row, .begin = 0, .end = 0, .mask = mask};
     for (Index i = first; i < n; i += kPairGroup) {
-      weigh_pairs(a, block, i, n - i < kPairGroup ? n - i : kPairGroup, range, s, c);
+      weigh_pairs(a, block, i, n - i < kPairGroup ? n - i : kPairGroup, range, s, c, outs);
     }
   }
 }
 
-/// A block by itself into s.part, for queries from `first` on.
-void block_pairs(const AttentionTile& a, Index block, Index first, const PairScratch& s) {
-  const auto* page =
-      reinterpret_cast<const std::uint16_t*>(a.base + a.pages[block] * a.page_stride);
+/// A block by itself, for queries from `first` on; `next` comes after it and is fetched meanwhile.
+void block_pairs(const AttentionTile& a, Index block, Index next, Index first, const PairScratch& s,
+                 const AttentionState& to) {
+  const auto page = [&a](Index b) {
+    return reinterpret_cast<const std::uint16_t*>(a.base + a.pages[b] * a.page_stride);
+  };
   if (a.latent) {
-    latent_block_scores(a, page, s);
-    for (Index i = first & ~Index{15}; i < a.n_queries(); i += 16) latent_softmax(a, block, i, s);
+    latent_block_scores(a, page(block), page(next), s);
+    for (Index i = first & ~Index{15}; i < a.n_queries(); i += 16) {
+      latent_softmax(a, block, i, s, to);
+    }
   } else {
-    head_block_scores(a, page, first, s);
-    for (Index i = first; i < a.n_queries(); ++i) head_softmax(a, a.valid_keys(i, block), i, s);
+    head_block_scores(a, page(block), first, s);
+    for (Index i = first; i < a.n_queries(); ++i) {
+      head_softmax(a, a.valid_keys(i, block), i, s, to);
+    }
   }
-  weigh_block_pairs(a, block, first, page + a.value_begin, s);
+  weigh_block_pairs(a, block, first, page(block) + a.value_begin, s, to.out);
 }
 
 }  // namespace

@@ -50,6 +50,11 @@ struct AttentionTile {
     const Index n = first_pos + query / n_heads + 1 - block * kPageTokens;
     return n < kPageTokens ? n : kPageTokens;
   }
+  /// Queries before it see no key of the block, nor any later one.
+  Index first_query(Index block) const {
+    const Index behind = block * kPageTokens - first_pos;
+    return behind > 0 ? behind * n_heads : 0;
+  }
   /// Scratch of attention_blocks, in floats.
   Index scratch_floats() const {
     const Index nq = round_up(n_queries(), 16);
@@ -59,6 +64,9 @@ struct AttentionTile {
   /// Floats of an AttentionState.
   Index state_floats() const { return round_up(n_queries(), 16) * (v_pad() + 2); }
 };
+
+/// Blocks of a span: part of the arithmetic, as the length of a block is.
+inline constexpr Index kSpanBlocks = 8;
 
 /// Softmax over some keys, unfinished: out = Σ exp(s_t − max) v_t, sum = Σ exp(s_t − max).
 struct AttentionState {
@@ -70,7 +78,6 @@ struct AttentionState {
     const Index nq = round_up(tile.n_queries(), 16);
     return {.max = memory, .sum = memory + nq, .out = memory + 2 * nq};
   }
-  AttentionState after(Index floats) const { return {max + floats, sum + floats, out + floats}; }
 };
 
 struct KernelTable {
@@ -83,14 +90,14 @@ struct KernelTable {
   float (*log_prob)(const float* logits, Index n, Index id);
 
   // Attention; null: the reference's rows are used instead. A block's partial softmax is made by
-  // itself and then merged, so that blocks may be shared among threads without changing a bit.
-  /// The keys of blocks [begin, end), merged in order into `state`, starting from nothing; or,
-  /// where state_step (floats) is not 0, block b by itself into the state b − begin steps after
-  /// `state`.
+  // itself; the kSpanBlocks blocks of a span are merged in order, and then the spans, so that both
+  // may be shared among threads without changing a bit.
+  /// The keys of blocks [begin, end) of a span, at least one, merged in order into `state`,
+  /// whatever it holds.
   void (*attention_blocks)(const AttentionTile& tile, Index begin, Index end,
-                           const AttentionState& state, Index state_step, float* scratch);
-  /// into := into merged with `from`, whose keys come later.
-  void (*attention_merge)(const AttentionTile& tile, const AttentionState& into,
+                           const AttentionState& state, float* scratch);
+  /// into := into merged with `from`, whose keys come later and begin with `block`.
+  void (*attention_merge)(const AttentionTile& tile, Index block, const AttentionState& into,
                           const AttentionState& from);
   /// Divides by the sums and writes the tile's outputs.
   void (*attention_finish)(const AttentionTile& tile, const AttentionState& state);
