@@ -221,7 +221,7 @@ def compare_file(arguments, file, results):
     finally:
         if file.path is None and not arguments.keep:
             for left in (arguments.work / "models").glob(file.name + "*"):
-                if left.name in (file.name, file.name + ".gguf"):
+                if left.name == file.name or left.name.startswith(file.name + "."):  # packed weights beside it too
                     delete(left)
     return not failed
 

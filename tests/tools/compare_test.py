@@ -19,6 +19,7 @@ with log.open("a") as file:
 flag = lambda name: sys.argv[sys.argv.index(name) + 1]
 if sys.argv[1] == "synth":
     pathlib.Path(flag("-o")).write_text("model")
+    pathlib.Path(flag("-o") + ".kpk").write_text("as --keep-packed leaves it")
     sys.exit()
 int8, deep = "int8" in sys.argv, flag("--depth") == "4096"
 if int8 and pathlib.Path({fail!r}).exists():
