@@ -309,7 +309,10 @@ void run(const LinearTile& t, Index panel) {
 template <class K>
 void run_tile(const LinearTile& t) {
   const bool few = t.rows >= 2 && t.rows <= 4 && K::kBy != Products::f32;
-  const Index wide = t.rows >= 8 ? 3 : few ? 2 : 4;
+  // One row of plain bf16 is all memory: panel after panel is one stream, which a busy memory
+  // serves better than four.
+  const bool stream = t.rows == 1 && K::kBy == Products::bf16 && K::kCodes == Codes::bf16;
+  const Index wide = t.rows >= 8 ? 3 : few ? 2 : stream ? 1 : 4;
   for (Index panel = t.panel_begin; panel < t.panel_end;) {
     const Index n = t.panel_end - panel < wide ? t.panel_end - panel : wide;
     switch (n) {
