@@ -30,7 +30,8 @@ target_include_directories(kogia_xxhash SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/xx
 
 # Highway 1.2: 1.0.3 (Debian 12) truncates in its bf16 conversion. Headers only.
 set(KOGIA_HIGHWAY_INCLUDE "")
-foreach(folder "${KOGIA_CACHE_DIR}/deps/highway/usr/include" /usr/local/include /usr/include)
+foreach(folder "${KOGIA_CACHE_DIR}/deps/highway/usr/include" "${CMAKE_SYSROOT}/usr/local/include"
+               "${CMAKE_SYSROOT}/usr/include")
   if(EXISTS "${folder}/hwy/base.h")
     file(STRINGS "${folder}/hwy/base.h" lines REGEX "^#define HWY_(MAJOR|MINOR) [0-9]+$")
     list(TRANSFORM lines REPLACE "^#define HWY_[A-Z]+ " "")

@@ -2,6 +2,7 @@
 option(KOGIA_TESTS "Build the tests" ON)
 option(KOGIA_BENCH "Build the micro-benchmarks" OFF)
 option(KOGIA_FUZZ "Build the libFuzzer targets (clang only)" OFF)
+option(KOGIA_TEXT "Build text/ and what stands on it; without, no Rust is needed (cross-compiling)" ON)
 option(KOGIA_WERROR "Treat warnings as errors (the check presets do)" OFF)
 option(KOGIA_COVERAGE "Record which lines the tests reach (clang only)" OFF)
 set(KOGIA_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them (address,undefined or thread)")

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing to build Kogia: Debian packages, and two things that Debian 12 has too old.
 #
-#   tools/deps.sh [build] [test] [gcc] [dev]     default: build
+#   tools/deps.sh [build] [test] [gcc] [dev] [arm]     default: build
 #
+# arm unpacks the libraries' arm64 packages into a root of their own in the cache, to cross-compile against.
 # Asks for root (sudo) only when a package is missing. With everything there it touches no network.
 # shellcheck source=tools/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,6 +17,7 @@ build_packages=(
 test_packages=(libgtest-dev libgmock-dev npm:npm)
 gcc_packages=(g++:g++)
 dev_packages=(clang-format-19 clang-tidy-19 llvm-19 libbenchmark-dev)
+arm_packages=(qemu-aarch64-static:qemu-user-static)
 
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2> /dev/null)" = installed ]; }
 
@@ -113,36 +115,49 @@ highway_ready() {
 # The mirror this machine already uses for Debian, whatever form its sources are written in.
 debian_mirror() {
   apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' |
-    awk '$2 ~ /^(bookworm|stable|oldstable)$/ && $3 == "main" {print $1; exit}'
+    awk '$2 ~ /^(bookworm|trixie|stable|oldstable)$/ && $3 == "main" {print $1; exit}'
+}
+
+# In a sub-shell: makes the folder $work and an apt (private_apt) that has its lists, its cache and its
+# idea of what is installed (nothing) there, for one suite and architecture, and trusts what Debian signed.
+open_private_apt() {  # SUITE ARCHITECTURE
+  local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  mirror="$(debian_mirror)"
+  [ -n "$mirror" ] || die "apt knows no mirror for Debian main" "add one to /etc/apt/sources.list.d and try again"
+  [ -f "$keyring" ] || install_packages debian-archive-keyring
+  mkdir -p -- "$KOGIA_CACHE/deps"
+  # apt splits its options at blanks, so its folders live where there are none.
+  work="$(TMPDIR='' mktemp -d /tmp/kogia-apt.XXXXXX)"
+  trap 'rm -rf -- "$work"' EXIT
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
+  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$1" > "$work/sources.list"
+  : > "$work/status"
+  apt_options=(-qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=-
+    -o "Dir::State::lists=$work/lists" -o "Dir::State::status=$work/status" -o "Dir::Cache=$work/cache"
+    -o "APT::Architecture=$2" -o "APT::Architectures::=$2" -o APT::Sandbox::User=root -o Debug::NoLocking=true
+    -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
+    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
+  cd "$work"
+  private_apt update
+}
+private_apt() { apt-get "${apt_options[@]}" "$@" >&2; }
+
+# Copied beside its place, then renamed: other processes see all of it or nothing.
+put_in_place() {  # FOLDER PLACE
+  rm -rf -- "$2" "$2.new"
+  cp -r -- "$1" "$2.new"
+  mv -T -- "$2.new" "$2"
 }
 
 unpack_highway() {
   highway_ready && return 0
-  local mirror work apt_options keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-  mirror="$(debian_mirror)"
-  [ -n "$mirror" ] || die "apt knows no mirror for Debian 12 main" "add one to /etc/apt/sources.list.d and try again"
-  [ -f "$keyring" ] || install_packages debian-archive-keyring
   say "fetching Highway's headers"
-  mkdir -p -- "$KOGIA_CACHE/deps"
-  # apt splits its options at blanks, so its folders live where there are none.
-  work="$(TMPDIR='' mktemp -d /tmp/kogia-highway.XXXXXX)"
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-  printf 'deb [signed-by=%s] %s trixie main\n' "$keyring" "$mirror" > "$work/trixie.list"
-  apt_options=(-q -o "Dir::Etc::sourcelist=$work/trixie.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists"
-    -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
-    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
   (
-    trap 'rm -rf -- "$work"' EXIT
-    cd "$work"
-    apt-get "${apt_options[@]}" update >&2
-    apt-get "${apt_options[@]}" download libhwy-dev >&2
+    open_private_apt trixie "$(dpkg --print-architecture)"
+    private_apt download libhwy-dev
     dpkg-deb -x libhwy-dev_*.deb "$work/root"
     version_at_least 1.2 "$(highway_version "$work/root/usr/include")" || die "the package holds Highway $(highway_version "$work/root/usr/include"), expected 1.2 or later"
-    # Copied beside its place, then renamed: other processes see all of it or nothing.
-    rm -rf -- "$highway" "$highway.new"
-    cp -r -- "$work/root" "$highway.new"
-    mv -T -- "$highway.new" "$highway"
+    put_in_place "$work/root" "$highway"
   )
 }
 
@@ -156,17 +171,45 @@ install_highway() {
   highway_ready || die "no Highway headers of version 1.2 or later" "unpack them to $highway/usr/include/hwy"
 }
 
+# --- the arm64 root ------------------------------------------------------------------------------------
+# The C and C++ libraries, ours and what they depend on: what clang needs to cross-compile and qemu to run.
+
+arm_root="$KOGIA_CACHE/deps/arm64"
+arm_libraries=(libc6-dev nlohmann-json3-dev libfmt-dev libspdlog-dev libsimdjson-dev libcli11-dev libutf8proc-dev
+  libedit-dev libgtest-dev libgmock-dev)
+
+unpack_arm_root() {
+  local suite libraries=("${arm_libraries[@]}")
+  suite="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")"
+  case "$suite" in
+    bookworm) libraries+=(libstdc++-12-dev) ;;
+    trixie) libraries+=(libstdc++-14-dev libhwy-dev) ;;
+    *) die "the arm64 root is made of packages of Debian 12 or 13" "run ./dev arm there" ;;
+  esac
+  [ "$(cat -- "$arm_root/packages" 2> /dev/null)" != "$suite ${libraries[*]}" ] || return 0
+  say "fetching arm64 packages (25 MB)"
+  (
+    open_private_apt "$suite" arm64
+    private_apt install --yes --no-install-recommends --download-only "${libraries[@]}"
+    for package in cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+    [ -e "$work/root/lib" ] || ln -s usr/lib "$work/root/lib"
+    echo "$suite ${libraries[*]}" > "$work/root/packages"
+    put_in_place "$work/root" "$arm_root"
+  )
+}
+
 [ $# -gt 0 ] || set -- build
 packages=()
 for group in "$@"; do
   case "$group" in
-    build | test | gcc | dev)
+    build | test | gcc | dev | arm)
       declare -n group_packages="${group}_packages"
       packages+=("${group_packages[@]}")
       ;;
-    *) die "unknown group '$group'" "one of: build test gcc dev" ;;
+    *) die "unknown group '$group'" "one of: build test gcc dev arm" ;;
   esac
 done
 install_missing "${packages[@]}"
 install_cargo
 install_highway
+case " $* " in *" arm "*) with_lock deps unpack_arm_root ;; esac

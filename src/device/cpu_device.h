@@ -10,8 +10,9 @@
 
 namespace kogia {
 
-/// avx512: with bf16 and VNNI (Zen 4, Sapphire Rapids and later).
-enum class Isa { scalar, avx2, avx512 };
+/// avx512: with bf16 and VNNI (Zen 4, Sapphire Rapids and later). neon: any 64-bit ARM; byte dot
+/// products are used where it has them, with the same bits.
+enum class Isa { scalar, avx2, avx512, neon };
 std::string_view name(Isa isa);
 std::optional<Isa> parse_isa(std::string_view name);
 

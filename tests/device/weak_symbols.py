@@ -15,7 +15,7 @@ def weak_definitions(nm, path):
     out = subprocess.run([nm, "-C", path], check=True, capture_output=True, text=True).stdout
     for line in out.splitlines():
         match = re.match(r"[0-9a-f]+ ([WVu]) (.*)", line)
-        if match and not re.search(r"N_AVX\w+::", match[2]):
+        if match and not re.search(r"N_(AVX|NEON)\w*::", match[2]):
             yield match[2]
 
 

@@ -94,7 +94,8 @@ TEST(Gguf, ReadsKeysOfEveryType) {
 
 TEST(Gguf, ReadsArraysOfEveryType) {
   GgufBytes f;
-  f.array("u8", kU8, std::vector<std::uint8_t>{0, 255}).array("i8", kI8, std::vector<char>{-1});
+  f.array("u8", kU8, std::vector<std::uint8_t>{0, 255})
+      .array("i8", kI8, std::vector<std::int8_t>{-1});
   f.array("u16", kU16, std::vector<std::uint16_t>{65535})
       .array("i16", kI16, std::vector<short>{-2});
   f.array("u32", kU32, std::vector<unsigned>{~0u}).array("i32", kI32, std::vector<int>{-3, 4, 5});

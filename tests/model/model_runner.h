@@ -150,7 +150,7 @@ class ModelRunner {
 };
 
 /// Every instruction set by name; one that this machine lacks is skipped by that name.
-inline std::vector<Isa> all_isas() { return {Isa::scalar, Isa::avx2, Isa::avx512}; }
+inline std::vector<Isa> all_isas() { return {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}; }
 inline bool is_available(Isa isa) {
   const std::vector<Isa> have = available_isas();
   return std::find(have.begin(), have.end(), isa) != have.end();

@@ -5,6 +5,10 @@
 #ifdef KOGIA_X86_KERNELS
 #include <cpuid.h>
 #endif
+#ifdef KOGIA_ARM_KERNELS
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace kogia {
 namespace {
@@ -65,11 +69,17 @@ CpuFeatures cpu_features() {
   f.avx512vpopcntdq = zmm && bit(seven.ecx, 14);
   f.avx512bf16 = zmm && bit(seven_one.eax, 5);
 #endif
+#ifdef KOGIA_ARM_KERNELS
+  const unsigned long capabilities = getauxval(AT_HWCAP);
+  f.neon = (capabilities & HWCAP_ASIMD) != 0;
+  f.dotprod = f.neon && (capabilities & HWCAP_ASIMDDP) != 0;
+#endif
   return f;
 }
 
 std::vector<Isa> isas_for(const CpuFeatures& c) {
   std::vector<Isa> isas = {Isa::scalar};
+  if (c.neon) isas.push_back(Isa::neon);
   if (!(c.avx2 && c.fma && c.f16c && c.bmi && c.bmi2 && c.lzcnt && c.popcnt)) return isas;
   isas.push_back(Isa::avx2);
   const bool avx512 = c.avx512f && c.avx512bw && c.avx512vl && c.avx512dq && c.avx512cd &&

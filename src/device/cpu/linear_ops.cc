@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/cpu/cpu_features.h"
 #include "device/cpu/linear.h"
 #include "device/cpu/pack_panels.h"
 #include "device/cpu/packed_matrix.h"
@@ -16,7 +17,7 @@
 namespace kogia {
 namespace {
 
-#ifdef KOGIA_X86_KERNELS
+#if defined(KOGIA_X86_KERNELS) || defined(KOGIA_ARM_KERNELS)
 
 // Multiplications of a task at least, where there are as many: some microseconds.
 constexpr Index kTaskProducts = Index{1} << 17;
@@ -290,12 +291,6 @@ void embed(const EmbedArgs& a, ThreadPool& pool) {
   });
 }
 
-// With bf16 dot products GGUF blocks are multiplied in bf16: whole numbers exact, no rounding of
-// the activations to 8 bits.
-Compute default_with_bf16(DType weights) {
-  return is_block(weights) ? Compute::bf16 : reference::default_compute(weights);
-}
-
 PackedForm panel_form(const MatrixSource& source, const PackedView& layout, int variant) {
   return {.name = panel_layout_name(source, layout),
           .n_bytes = layout.n_panels() * layout.panel_bytes,
@@ -350,8 +345,25 @@ constexpr MatrixOps packed_ops(Compute (*default_compute)(DType)) {
           .linear = P::linear};
 }
 
+#endif
+
+#ifdef KOGIA_X86_KERNELS
+
+// With bf16 dot products GGUF blocks are multiplied in bf16: whole numbers exact, no rounding of
+// the activations to 8 bits.
+Compute default_with_bf16(DType weights) {
+  return is_block(weights) ? Compute::bf16 : reference::default_compute(weights);
+}
+
 constexpr MatrixOps kAvx2 = packed_ops<avx2::kLinearKernels>(reference::default_compute);
 constexpr MatrixOps kAvx512 = packed_ops<avx512::kLinearKernels>(default_with_bf16);
+
+#endif
+
+#ifdef KOGIA_ARM_KERNELS
+
+constexpr MatrixOps kNeon = packed_ops<neon::kLinearKernels>(reference::default_compute);
+constexpr MatrixOps kNeonDot = packed_ops<neon_dot::kLinearKernels>(reference::default_compute);
 
 #endif
 
@@ -369,6 +381,9 @@ const MatrixOps& matrix_ops([[maybe_unused]] Isa isa) {
 #ifdef KOGIA_X86_KERNELS
   if (isa == Isa::avx2) return kAvx2;
   if (isa == Isa::avx512) return kAvx512;
+#endif
+#ifdef KOGIA_ARM_KERNELS
+  if (isa == Isa::neon) return cpu_features().dotprod ? kNeonDot : kNeon;
 #endif
   return kReference;
 }

@@ -167,5 +167,13 @@ namespace avx512 {
 extern const LinearKernels kLinearKernels;
 }
 #endif
+#ifdef KOGIA_ARM_KERNELS
+namespace neon {
+extern const LinearKernels kLinearKernels;
+}
+namespace neon_dot {  // the same with byte dot products
+extern const LinearKernels kLinearKernels;
+}
+#endif
 
 }  // namespace kogia

@@ -19,12 +19,14 @@ std::string_view name(Isa isa) {
       return "avx2";
     case Isa::avx512:
       return "avx512";
+    case Isa::neon:
+      return "neon";
   }
   return "?";
 }
 
 std::optional<Isa> parse_isa(std::string_view text) {
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}) {
     if (text == name(isa)) return isa;
   }
   return std::nullopt;
@@ -34,19 +36,18 @@ std::vector<Isa> available_isas() { return isas_for(cpu_features()); }
 
 const KernelTable& kernels(Isa isa) {
   switch (isa) {
-    case Isa::scalar:
-      break;
 #ifdef KOGIA_X86_KERNELS
     case Isa::avx2:
       return avx2::kKernels;
     case Isa::avx512:
       return avx512::kKernels;
-#else
-    case Isa::avx2:
-    case Isa::avx512:
-      KOGIA_CHECK(!"kernels of another processor");
-      break;
 #endif
+#ifdef KOGIA_ARM_KERNELS
+    case Isa::neon:
+      return neon::kKernels;
+#endif
+    default:
+      KOGIA_CHECK(isa == Isa::scalar);  // the others are of another kind of processor
   }
   return kScalarKernels;
 }

@@ -14,5 +14,10 @@ namespace avx512 {
 extern const KernelTable kKernels;
 }
 #endif
+#ifdef KOGIA_ARM_KERNELS
+namespace neon {
+extern const KernelTable kKernels;
+}
+#endif
 
 }  // namespace kogia
