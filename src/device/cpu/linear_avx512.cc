@@ -160,6 +160,25 @@ KOGIA_INLINE inline void prefetch(const PackedView& w, Index panel, Index begin,
   }
 }
 
+/// A few rows' weights, panel after panel, as one stream, asked for so far ahead that memory has
+/// answered when they are read. Nothing beyond the tile is asked for.
+class Stream {
+ public:
+  KOGIA_INLINE inline Stream(const std::byte* begin, const std::byte* end)
+      : next_(begin), end_(end) {
+    reach(begin);
+  }
+  /// Asks for what lies before `at` + kAheadBytes and was not asked for.
+  KOGIA_INLINE inline void reach(const std::byte* at) {
+    constexpr Index kAheadBytes = 12 << 10;  // a core's share of the bandwidth × its latency
+    const std::byte* until = end_ - at < kAheadBytes ? end_ : at + kAheadBytes;
+    for (; next_ < until; next_ += 64) _mm_prefetch(next_, _MM_HINT_T0);
+  }
+
+ private:
+  const std::byte *next_, *end_;
+};
+
 template <int kPanels>
 void finish(const LinearTile& t, Index panel, const float* acc) {
   for (int p = 0; p < kPanels; ++p) {
@@ -175,30 +194,32 @@ void finish(const LinearTile& t, Index panel, const float* acc) {
   }
 }
 
-/// Column by column through all panels, so that no sum waits for its own last addition.
-template <class K, int kPanels, int kRows>
+/// Column by column through groups side by side, so that no sum waits for its own last addition.
+/// The x of group i begins x_step·i after that of the first.
+template <class K, int kGroups, int kRows>
 KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& tables,
-                                  const GroupAt* at, const float* x, Index x_stride,
-                                  __m512i (*sum)[kPanels]) {
+                                  const GroupAt* at, const float* x, Index x_stride, Index x_step,
+                                  __m512i (*sum)[kGroups]) {
   constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
-  const auto add = [&](int p, int step, __m512i weights) KOGIA_INLINE {
+  const auto add = [&](int i, int step, __m512i weights) KOGIA_INLINE {
     KOGIA_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      sum[r][p] = multiply_add<K::kBy>(sum[r][p], weights, x[r * x_stride + step]);
+      const float xr = x[r * x_stride + i * x_step + step];
+      sum[r][i] = multiply_add<K::kBy>(sum[r][i], weights, xr);
     }
   };
   if constexpr (K::kBy == Products::bf16 && K::kCodes < Codes::q8) {
-    WordsOf<K::kCodes> words[kPanels];
+    WordsOf<K::kCodes> words[kGroups];
     const auto add_pair = [&]<int kPair>(int k) KOGIA_INLINE {
       KOGIA_UNROLL
-      for (int p = 0; p < kPanels; ++p) {
-        add(p, 4 * k + kPair, tables.value(words[p].template pair<kPair>()));
+      for (int i = 0; i < kGroups; ++i) {
+        add(i, 4 * k + kPair, tables.value(words[i].template pair<kPair>()));
       }
     };
     KOGIA_UNROLL
     for (int k = 0; k < kSteps / 4; ++k) {
       KOGIA_UNROLL
-      for (int p = 0; p < kPanels; ++p) next_words<K::kCodes>(at[p], k, words[p]);
+      for (int i = 0; i < kGroups; ++i) next_words<K::kCodes>(at[i], k, words[i]);
       add_pair.template operator()<0>(k);
       add_pair.template operator()<1>(k);
       add_pair.template operator()<2>(k);
@@ -206,55 +227,67 @@ KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& 
     }
   } else {
     KOGIA_UNROLL
-    for (int p = 0; p < kPanels; ++p) {
+    for (int i = 0; i < kGroups; ++i) {
       __m512i buffer[kSteps];
-      const __m512i* weights = decode<K>(w, tables, at[p], buffer);
+      const __m512i* weights = decode<K>(w, tables, at[i], buffer);
       KOGIA_UNROLL
-      for (int s = 0; s < kSteps; ++s) add(p, s, weights[s]);
+      for (int s = 0; s < kSteps; ++s) add(i, s, weights[s]);
     }
   }
 }
 
-/// One row, as a decoded token has, or a few: weights go from the registers they are decoded in
-/// into the products. The same sums as micro().
-template <class K, int kPanels, int kRows>
-void run_rows(const LinearTile& t, Index panel) {
+/// Where a panel's next group is.
+struct Walk {
+  const PackedView& w;
+  const std::byte* record;
+  Index i = 0;
+  KOGIA_INLINE inline GroupAt next() {
+    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
+    return group_at(w, record, i++);
+  }
+};
+
+/// One row, as a decoded token has, or a few, through one panel: weights go from the registers they
+/// are decoded in into the products. The same sums as micro(). Some groups at a time, as one panel
+/// is one stream of memory, and four panels side by side are four that a busy memory serves worse.
+template <class K, int kRows>
+void run_rows(const LinearTile& t, Index panel, Stream& stream) {
+  constexpr Index kSteps = group_columns(K::kCodes) / K::kOfStep;
+  constexpr Index kSums = K::kBy == Products::int8 ? 2 : 1;  // of a group
   const PackedView& w = *t.w;
   const Tables<K::kCodes> tables(w);
-  __m512 acc[kRows][kPanels];
-  for (auto& row : acc) {
-    for (auto& a : row) a = _mm512_setzero_ps();
-  }
+  __m512 acc[kRows];
+  for (auto& a : acc) a = _mm512_setzero_ps();
   const float *x = t.x, *sums = t.sums;
-  const auto sums_of = [&](int r) { return sums == nullptr ? sums : sums + r * t.sums_stride; };
-  Index record = 0;  // where it begins in a panel
-  for (Index g = 0, i = 0; g < w.n_groups; ++g, ++i) {
-    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
-    const Index head = i == 0 ? 0 : w.codes_offset;
-    prefetch<kPanels>(w, panel, record + head + i * w.group_bytes,
-                      w.codes_offset - head + w.group_bytes);
-    GroupAt at[kPanels];
-    for (int p = 0; p < kPanels; ++p) at[p] = group_at(w, w.panel(panel + p) + record, i);
-    __m512i sum[kRows][kPanels];
+  Walk walk = {w, w.panel(panel)};
+  const auto add = [&]<int kGroups>() KOGIA_INLINE {
+    GroupAt at[kGroups];
+    for (auto& a : at) a = walk.next();
+    stream.reach(at[0].low);
+    const auto sums_of = [&](int r, int i) KOGIA_INLINE {
+      return sums == nullptr ? sums : sums + r * t.sums_stride + i * kSums;
+    };
+    __m512i sum[kRows][kGroups];
     for (int r = 0; r < kRows; ++r) {
-      const __m512i from = zero_sum<K>(w, sums_of(r));
-      for (int p = 0; p < kPanels; ++p) sum[r][p] = from;
+      for (int i = 0; i < kGroups; ++i) sum[r][i] = zero_sum<K>(w, sums_of(r, i));
     }
-    add_rows<K, kPanels, kRows>(w, tables, at, x, t.x_stride, sum);
-    for (int p = 0; p < kPanels; ++p) {
-      const ScaleMin by = load_scales<K::kScale, K::kMin>(w, at[p]);
+    add_rows<K, kGroups, kRows>(w, tables, at, x, t.x_stride, kSteps, sum);
+    for (int i = 0; i < kGroups; ++i) {
+      const ScaleMin by = load_scales<K::kScale, K::kMin>(w, at[i]);
       for (int r = 0; r < kRows; ++r) {
-        acc[r][p] = add_scaled<K>(by, sum[r][p], sums_of(r), acc[r][p]);
+        acc[r] = add_scaled<K>(by, sum[r][i], sums_of(r, i), acc[r]);
       }
     }
-    x += group_columns(K::kCodes) / K::kOfStep;
-    if (sums != nullptr) sums += K::kBy == Products::int8 ? 2 : 1;
-  }
-  alignas(64) float rows[kRows * kPanels * 16];  // acc itself stays in registers
-  for (int i = 0; i < kRows * kPanels; ++i) {
-    _mm512_store_ps(rows + i * 16, acc[i / kPanels][i % kPanels]);
-  }
-  finish<kPanels>(t, panel, rows);
+    x += kGroups * kSteps;
+    if (sums != nullptr) sums += kGroups * kSums;
+  };
+  constexpr int kAtOnce = kRows == 1 ? 4 : 2;
+  Index g = 0;
+  for (; g + kAtOnce <= w.n_groups; g += kAtOnce) add.template operator()<kAtOnce>();
+  for (; g < w.n_groups; ++g) add.template operator()<1>();
+  alignas(64) float rows[kRows * 16];  // acc itself stays in registers
+  for (int r = 0; r < kRows; ++r) _mm512_store_ps(rows + r * 16, acc[r]);
+  finish<1>(t, panel, rows);
 }
 
 template <class K, int kPanels>
@@ -293,40 +326,35 @@ void run_panels(const LinearTile& t, Index panel) {
   finish<kPanels>(t, panel, acc);
 }
 
-template <class K, int kPanels>
-void run(const LinearTile& t, Index panel) {
-  if constexpr (K::kBy != Products::f32) {
-    if (t.rows == 1) return run_rows<K, kPanels, 1>(t, panel);
-    if constexpr (kPanels <= 2) {  // registers for the sums of some rows
-      if (t.rows == 2) return run_rows<K, kPanels, 2>(t, panel);
-      if (t.rows == 3) return run_rows<K, kPanels, 3>(t, panel);
-      if (t.rows == 4) return run_rows<K, kPanels, 4>(t, panel);
-    }
-  }
-  run_panels<K, kPanels>(t, panel);
-}
-
 template <class K>
 void run_tile(const LinearTile& t) {
-  const bool few = t.rows >= 2 && t.rows <= 4 && K::kBy != Products::f32;
-  // One row of plain bf16 is all memory: panel after panel is one stream, which a busy memory
-  // serves better than four.
-  const bool stream = t.rows == 1 && K::kBy == Products::bf16 && K::kCodes == Codes::bf16;
-  const Index wide = t.rows >= 8 ? 3 : few ? 2 : stream ? 1 : 4;
+  if constexpr (K::kBy != Products::f32) {
+    const auto rows = [&]<int kRows>() {
+      Stream stream(t.w->panel(t.panel_begin), t.w->panel(t.panel_end));
+      for (Index panel = t.panel_begin; panel < t.panel_end; ++panel) {
+        run_rows<K, kRows>(t, panel, stream);
+      }
+    };
+    if (t.rows == 1) return rows.template operator()<1>();
+    if (t.rows == 2) return rows.template operator()<2>();
+    if (t.rows == 3) return rows.template operator()<3>();
+    if (t.rows == 4) return rows.template operator()<4>();
+  }
+  const Index wide = t.rows >= 8 ? 3 : 4;
   for (Index panel = t.panel_begin; panel < t.panel_end;) {
     const Index n = t.panel_end - panel < wide ? t.panel_end - panel : wide;
     switch (n) {
       case 4:
-        run<K, 4>(t, panel);
+        run_panels<K, 4>(t, panel);
         break;
       case 3:
-        run<K, 3>(t, panel);
+        run_panels<K, 3>(t, panel);
         break;
       case 2:
-        run<K, 2>(t, panel);
+        run_panels<K, 2>(t, panel);
         break;
       default:
-        run<K, 1>(t, panel);
+        run_panels<K, 1>(t, panel);
     }
     panel += n;
   }
