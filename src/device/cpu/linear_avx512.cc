@@ -67,24 +67,40 @@ KOGIA_INLINE inline __m512i multiply_add(__m512i sum, __m512i w, float x) {
   }
 }
 
-/// acc + scale · sum (+ min · Σx); for int8 x = d q, of which x_sum has d and Σq.
+/// What a group's sums of one row are scaled by besides the weights' scales: int8: d and d Σq, of
+/// x = d q; else Σx, if it is needed.
 template <class K>
-KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, __m512i sum, const float* x_sum, __m512 acc) {
+struct RowScales {
+  __m512 scale, total;
+  explicit KOGIA_INLINE inline RowScales(const float* x_sum)
+      : scale(_mm512_setzero_ps()), total(_mm512_setzero_ps()) {
+    if constexpr (K::kBy == Products::int8) {
+      scale = _mm512_set1_ps(x_sum[0]);
+      if constexpr (K::kMin) total = _mm512_set1_ps(x_sum[0] * x_sum[1]);
+    } else if constexpr (K::kMin) {
+      total = _mm512_set1_ps(x_sum[0]);
+    }
+  }
+};
+
+/// acc + scale · sum (+ min · Σx).
+template <class K>
+KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, __m512i sum, const RowScales<K>& row,
+                                      __m512 acc) {
   __m512 sums = _mm512_castsi512_ps(sum);
   if constexpr (K::kBy == Products::int8) {
-    by.scale = _mm512_mul_ps(by.scale, _mm512_set1_ps(x_sum[0]));
+    by.scale = _mm512_mul_ps(by.scale, row.scale);
     sums = _mm512_cvtepi32_ps(sum);
   }
   acc = K::kScaled ? _mm512_fmadd_ps(sums, by.scale, acc) : _mm512_add_ps(acc, sums);
-  if constexpr (!K::kMin) return acc;
-  const float total = K::kBy == Products::int8 ? x_sum[0] * x_sum[1] : x_sum[0];
-  return _mm512_fmadd_ps(by.min, _mm512_set1_ps(total), acc);
+  return K::kMin ? _mm512_fmadd_ps(by.min, row.total, acc) : acc;
 }
 
-/// What a sum of products begins with: quads have codes without sign, which are too large.
+/// What a sum of products begins with: quads have codes without sign, which are too large where
+/// the lowest is below zero, as it is where there is no minimum.
 template <class K>
 KOGIA_INLINE inline __m512i zero_sum(const PackedView& w, const float* x_sum) {
-  if constexpr (K::kBy != Products::int8) return _mm512_setzero_si512();
+  if constexpr (K::kBy != Products::int8 || K::kMin) return _mm512_setzero_si512();
   const int lowest = K::kCodes == Codes::q8 ? -128 : w.lowest;
   return _mm512_set1_epi32(lowest * static_cast<int>(x_sum[1]));
 }
@@ -107,14 +123,16 @@ KOGIA_INLINE inline void micro(const Group& group, const float* x, Index x_strid
       for (int p = 0; p < kPanels; ++p) sum[r][p] = multiply_add<K::kBy>(sum[r][p], w[p], xr);
     }
   }
+  ScaleMin by[kPanels];
   for (int p = 0; p < kPanels; ++p) {
-    const __m512 scale = K::kScaled ? _mm512_load_ps(group.scales->scale[p]) : _mm512_setzero_ps();
-    const ScaleMin by = {scale, K::kMin ? _mm512_load_ps(group.scales->min[p]) : scale};
-    for (int r = 0; r < kRows; ++r) {
+    by[p].scale = K::kScaled ? _mm512_load_ps(group.scales->scale[p]) : _mm512_setzero_ps();
+    by[p].min = K::kMin ? _mm512_load_ps(group.scales->min[p]) : _mm512_setzero_ps();
+  }
+  for (int r = 0; r < kRows; ++r) {
+    const RowScales<K> row(sums + r * sums_stride);
+    for (int p = 0; p < kPanels; ++p) {
       float* at = acc + (r * kPanels + p) * 16;
-      const float* x_sum = sums == nullptr ? nullptr : sums + r * sums_stride;
-      const __m512 before = _mm512_load_ps(at);
-      _mm512_store_ps(at, add_scaled<K>(by, sum[r][p], x_sum, before));
+      _mm512_store_ps(at, add_scaled<K>(by[p], sum[r][p], row, _mm512_load_ps(at)));
     }
   }
 }
@@ -275,7 +293,7 @@ void run_rows(const LinearTile& t, Index panel, Stream& stream) {
     for (int i = 0; i < kGroups; ++i) {
       const ScaleMin by = load_scales<K::kScale, K::kMin>(w, at[i]);
       for (int r = 0; r < kRows; ++r) {
-        acc[r] = add_scaled<K>(by, sum[r][i], sums_of(r, i), acc[r]);
+        acc[r] = add_scaled<K>(by, sum[r][i], RowScales<K>(sums_of(r, i)), acc[r]);
       }
     }
     x += kGroups * kSteps;

@@ -303,6 +303,7 @@ PackedView panel_layout(const MatrixSource& source, const PackOptions& options, 
     v.scale = shape.scale;
     v.has_min = shape.has_min;
     v.lowest = shape.lowest;
+    KOGIA_CHECK(!v.has_min || v.lowest == 0);  // kernels for minima count on it
     // Two scales of two bytes fill a cache line of 16 outputs.
     v.groups_per_record = v.scale != ScaleType::f16 ? 256 / v.group : v.has_min ? 1 : 2;
   }
