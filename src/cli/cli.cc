@@ -21,6 +21,7 @@ constexpr std::array kCommands{
     Command{"inspect", "what a checkpoint holds and what it needs", inspect_command},
     Command{"tokenize", "standard input to token ids", tokenize_command},
     Command{"perplexity", "how well a model predicts a text", perplexity_command},
+    Command{"quantize", "a checkpoint again with smaller weights", quantize_command},
     Command{"bench", "prefill and decode speed", bench_command},
     Command{"devices", "what this machine can compute with", devices_command},
     Command{"synth", "a checkpoint with random weights", synth_command},

@@ -43,10 +43,18 @@ class GgufMetadata {
   std::map<std::string, GgufValue, std::less<>> values;
 };
 
+/// A key as it lies in the file: its type and value, so that a copy keeps both to the bit.
+struct GgufStoredKey {
+  std::string name;
+  std::span<const std::byte> value;  // u32 type, then the value
+};
+
 class GgufFile {
  public:
   virtual ~GgufFile() = default;
   virtual const GgufMetadata& metadata() const = 0;
+  /// The same keys in the file's order; they live as long as the checkpoint.
+  virtual std::span<const GgufStoredKey> stored_keys() const = 0;
 };
 
 }  // namespace kogia

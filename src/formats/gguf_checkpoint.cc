@@ -42,6 +42,7 @@ class GgufCheckpoint : public Checkpoint, public GgufFile {
   const GgufFile* gguf() const override { return this; }
   std::span<const MappedFile> files() const override { return files_; }
   const GgufMetadata& metadata() const override { return metadata_; }
+  std::span<const GgufStoredKey> stored_keys() const override { return stored_keys_; }
 
   /// Adds a file; gives what it says of its place in a set. The first one's metadata become the
   /// checkpoint's.
@@ -53,7 +54,10 @@ class GgufCheckpoint : public Checkpoint, public GgufFile {
       table_.add(std::move(t));
     }
     const SplitPlace place = split_place(contents.metadata);
-    if (files_.size() == 1) metadata_ = std::move(contents.metadata);
+    if (files_.size() == 1) {
+      metadata_ = std::move(contents.metadata);
+      stored_keys_ = std::move(contents.stored_keys);
+    }
     return place;
   }
 
@@ -61,6 +65,7 @@ class GgufCheckpoint : public Checkpoint, public GgufFile {
   fs::path path_;
   std::vector<MappedFile> files_;
   GgufMetadata metadata_;
+  std::vector<GgufStoredKey> stored_keys_;
   TensorTable table_;
 };
 

@@ -49,6 +49,9 @@ class Cursor {
   std::string what = "header";
 
   std::size_t position() const { return at_; }
+  std::span<const std::byte> since(std::size_t position) const {
+    return bytes_.subspan(position, at_ - position);
+  }
   std::size_t left() const { return bytes_.size() - at_; }
   const std::string& file() const { return file_; }
 
@@ -229,14 +232,17 @@ void check_alignment(const Cursor& in, std::uint32_t type, const GgufValue& valu
   }
 }
 
-void read_keys(Cursor& in, std::size_t n_keys, GgufMetadata& out) {
+void read_keys(Cursor& in, std::size_t n_keys, GgufMetadata& out,
+               std::vector<GgufStoredKey>& stored) {
   for (std::size_t i = 0; i < n_keys; ++i) {
     in.what = fmt::format("key {} of {}", i + 1, n_keys);
     std::string key = in.text(kMaxName);
     in.what = clip_name(key);
+    const std::size_t begin = in.position();
     const auto type = in.number<std::uint32_t>();
     GgufValue value = read_value(in, type);
     if (key == "general.alignment") check_alignment(in, type, value);
+    stored.push_back({key, in.since(begin)});
     if (!out.values.emplace(std::move(key), std::move(value)).second)
       in.fail("the key is there twice");
   }
@@ -341,7 +347,7 @@ GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& fil
 
   GgufContents out;
   out.metadata.file = file;
-  read_keys(in, n_keys, out.metadata);
+  read_keys(in, n_keys, out.metadata, out.stored_keys);
   const Index alignment = out.metadata.get_int("general.alignment").value_or(32);
 
   std::vector<Described> tensors;

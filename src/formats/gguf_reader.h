@@ -22,6 +22,7 @@ inline constexpr std::size_t kMaxGgufHeader = std::size_t{256} << 20;
 
 struct GgufContents {
   GgufMetadata metadata;
+  std::vector<GgufStoredKey> stored_keys;  // views of `bytes`
   std::vector<TensorEntry> tensors;
 };
 

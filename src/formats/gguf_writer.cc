@@ -29,11 +29,18 @@ constexpr std::uint32_t kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kA
 
 GgufWriter::GgufWriter(std::filesystem::path file) : file_(std::move(file)) {}
 
-void GgufWriter::key(std::string_view name, std::uint32_t type) {
+void GgufWriter::key(std::string_view name) {
   KOGIA_CHECK(!begun_ && name != "general.alignment");
   KOGIA_CHECK(names_.emplace(name).second);
   put_text(keys_, name);
+}
+void GgufWriter::key(std::string_view name, std::uint32_t type) {
+  key(name);
   put(keys_, type);
+}
+void GgufWriter::set_stored(std::string_view name, std::span<const std::byte> type_and_value) {
+  key(name);
+  keys_.append(reinterpret_cast<const char*>(type_and_value.data()), type_and_value.size());
 }
 void GgufWriter::set(std::string_view name, std::uint32_t value) {
   key(name, kU32);

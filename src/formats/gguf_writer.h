@@ -24,6 +24,9 @@ class GgufWriter : public TensorWriter {
   void set(std::string_view key, std::span<const std::int32_t> values);
   void set(std::string_view key, std::span<const float> values);
 
+  /// A key of another file as it lies there (GgufStoredKey).
+  void set_stored(std::string_view key, std::span<const std::byte> type_and_value);
+
   void begin() override;
   void commit() override;
 
@@ -33,6 +36,7 @@ class GgufWriter : public TensorWriter {
   void end_tensor(std::size_t) override;
 
  private:
+  void key(std::string_view name);
   void key(std::string_view name, std::uint32_t type);
   template <class T>
   void numbers(std::string_view name, std::uint32_t type, std::span<const T> values);

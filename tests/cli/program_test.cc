@@ -77,8 +77,8 @@ TEST(Program, WrongUseEndsWithTwoAndSaysWhatWasMeant) {
 TEST(Program, HelpAndVersionGoToStandardOutput) {
   EXPECT_THAT(kogia({"--version"}).out, MatchesRegex("kogia [0-9]+\\.[0-9]+\\.[0-9]+\n"));
   EXPECT_EQ(kogia({"--help"}).out, kogia({"help"}).out);
-  for (const char* command :
-       {"run", "chat", "inspect", "tokenize", "perplexity", "bench", "devices", "synth"}) {
+  for (const char* command : {"run", "chat", "inspect", "tokenize", "perplexity", "quantize",
+                              "bench", "devices", "synth"}) {
     const auto help = kogia({command, "--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.out, StartsWith(std::string("usage: kogia ") + command));

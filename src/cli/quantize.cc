@@ -1,0 +1,172 @@
+// kogia quantize: a checkpoint again with smaller weights.
+
+#include <filesystem>
+#include <optional>
+
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/flags.h"
+#include "cli/output.h"
+#include "formats/quantize_checkpoint.h"
+
+namespace kogia::cli {
+namespace {
+
+struct QuantizeFlags {
+  std::string source, type, target, imatrix;
+  bool json = false;
+  EngineFlags engine;
+  std::uint64_t unused_seed = 0;
+};
+
+CommandLine describe(QuantizeFlags& f) {
+  OptionGroup working{"Working", {}}, unused{"Accepted, without effect here", {}};
+  for (OptionRow& row : f.engine.rows()) {
+    const bool used = row.flags == "--threads" || row.flags == "--quiet,-q";
+    if (!used) row.help.clear();
+    (used ? working : unused).rows.push_back(row);
+  }
+  unused.rows.push_back({.flags = "--seed", .value = "N", .help = {}, .target = &f.unused_seed});
+  return {
+      .name = "quantize",
+      .summary =
+          "Writes a checkpoint again with smaller weights, in llama.cpp's mixtures of types or as "
+          "DeepSeek's FP8 files. Streams: a model need not fit into memory.",
+      .positionals = {{"SRC", "a .gguf file; for FP8 a folder as Hugging Face lays it out",
+                       &f.source},
+                      {"TYPE", fmt::format("{}", fmt::join(quantization_names(), ", ")), &f.type},
+                      {"DST", "the .gguf file to write; for FP8 a folder to make", &f.target}},
+      .groups = {{"Quality",
+                  {{.flags = "--imatrix",
+                    .value = "FILE",
+                    .help = "an importance matrix of llama.cpp (.gguf or .dat): errors count as "
+                            "much as the columns they are in",
+                    .target = &f.imatrix}}},
+                 {"Output",
+                  {{.flags = "--json",
+                    .value = {},
+                    .help = "one object: path, bytes, tensors (how many of each type), ...",
+                    .target = &f.json}}},
+                 working,
+                 unused},
+      .examples = {"kogia quantize model-f16.gguf Q4_K model-q4_k.gguf",
+                   "kogia quantize model-f16.gguf Q4_0 model-q4_0.gguf --imatrix imatrix.gguf",
+                   "kogia quantize deepseek-bf16 FP8 deepseek-fp8"}};
+}
+
+Quantization wanted(const std::string& type) {
+  if (const auto q = parse_quantization(type)) return *q;
+  const auto meant = did_you_mean(type, quantization_names());
+  throw Error(
+      ErrorCode::kUsage,
+      fmt::format("TYPE is '{}', expected one of {}", type, fmt::join(quantization_names(), ", ")),
+      meant ? fmt::format("did you mean {}?", *meant) : std::string());
+}
+
+void check_places(const QuantizeFlags& f, Quantization type) {
+  if (type == Quantization::kFp8) {
+    if (!f.imatrix.empty()) {
+      throw Error(ErrorCode::kUsage,
+                  "--imatrix is about blocks with scales that are searched for; FP8 has none");
+    }
+  } else if (!f.target.ends_with(".gguf")) {
+    throw_error(ErrorCode::kUsage,
+                "DST is '{}', expected a name that ends in .gguf: {} is a type "
+                "of GGUF files",
+                f.target, f.type);
+  }
+  std::error_code error;
+  if (std::filesystem::equivalent(f.source, f.target, error)) {
+    throw_error(ErrorCode::kUsage, "DST is SRC: {}", f.target);
+  }
+}
+
+void check_source(const Checkpoint& source, Quantization type) {
+  const bool is_gguf = source.gguf() != nullptr;
+  if (type == Quantization::kFp8 && is_gguf) {
+    throw Error(ErrorCode::kUnsupported,
+                source.path() + ": is a GGUF; FP8 is a format of Hugging Face folders",
+                "take the folder that it was made from");
+  }
+  if (type != Quantization::kFp8 && !is_gguf) {
+    throw Error(ErrorCode::kUnsupported,
+                source.path() + ": is a Hugging Face folder; this type is one of GGUF files",
+                "make a GGUF of it first, in BF16 or F16");
+  }
+}
+
+void say_what_was_done(const QuantizeFlags& f, const QuantizeReport& r) {
+  constexpr std::size_t kShown = 3;
+  const auto some = [&](const std::vector<std::string>& names) {
+    std::string list;
+    for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i) {
+      list += (i ? ", " : "") + names[i];
+    }
+    return names.size() > kShown ? fmt::format("{} and {} more", list, names.size() - kShown)
+                                 : list;
+  };
+  if (!f.engine.quiet) {
+    if (!r.without_importance.empty())
+      write_note("not in the importance matrix: " + some(r.without_importance));
+    if (!r.fallbacks.empty())
+      write_note("rows that 256 does not divide have another type: " + some(r.fallbacks));
+    if (r.n_requantized > 0)
+      write_note(fmt::format("{} tensors were quantised already: better take the original",
+                             r.n_requantized));
+  }
+  if (f.json) {
+    nlohmann::ordered_json types = nlohmann::ordered_json::object();
+    for (const auto& [type, n] : r.tensors) types[type] = n;
+    write_json({{"path", f.target},
+                {"bytes_before", r.bytes_before},
+                {"bytes", r.bytes_after},
+                {"tensors", types},
+                {"fallbacks", r.fallbacks.size()},
+                {"without_importance", r.without_importance},
+                {"requantized", r.n_requantized}});
+    return;
+  }
+  std::string types;
+  for (const auto& [type, n] : r.tensors)
+    types += fmt::format("{}{} {}", types.empty() ? "" : ", ", n, type);
+  write_out(fmt::format("{}: {} of weights, from {}; tensors: {}\n", f.target,
+                        format_bytes(r.bytes_after), format_bytes(r.bytes_before), types));
+}
+
+}  // namespace
+
+int quantize_command(Arguments arguments) {
+  QuantizeFlags f;
+  if (!parse(describe(f), arguments)) return 0;
+  const Quantization type = wanted(f.type);
+  check_places(f, type);
+  const InterruptGuard ctrl_c;
+  const auto source = Checkpoint::open(f.source);
+  check_source(*source, type);
+  std::optional<ImportanceMatrix> importance;
+  if (!f.imatrix.empty()) importance = ImportanceMatrix::open(f.imatrix);
+
+  std::optional<Progress> progress;
+  QuantizeOptions options{.target = type,
+                          .importance = importance ? &*importance : nullptr,
+                          .n_threads = static_cast<int>(f.engine.threads)};
+  if (!f.engine.quiet) {
+    options.on_progress = [&](Index done, Index total) {
+      if (!progress) progress.emplace("quantising", total, ProgressUnit::kBytes);
+      progress->add(done - progress->done());
+    };
+  }
+  const QuantizeReport report = type == Quantization::kFp8
+                                    ? quantize_fp8_folder(*source, f.target, options)
+                                    : quantize_gguf(*source, f.target, options);
+  progress.reset();
+  say_what_was_done(f, report);
+  return 0;
+}
+
+}  // namespace kogia::cli
