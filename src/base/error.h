@@ -23,11 +23,12 @@ enum class ErrorCode {
 };
 
 /// A failure for reasons outside the program. `what()` names the place, what was found and what was
-/// expected; `help()` (may be empty) says how to mend it.
+/// expected; `help()` (may be empty) says how to mend it. What strangers' files put into the
+/// message stays readable: control characters but the line break become \x and two digits, and of
+/// an endless one the middle is left out.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& message, std::string help = {})
-      : std::runtime_error(message), code_(code), help_(std::move(help)) {}
+  Error(ErrorCode code, const std::string& message, std::string help = {});
   ErrorCode code() const { return code_; }
   const std::string& help() const { return help_; }
 
