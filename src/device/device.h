@@ -82,11 +82,12 @@ struct PackOptions {
 
 /// How a device lays a matrix out.
 struct PackedForm {
-  std::string name;      // equal names and equal sources: equal bytes, in another run too
-  Index n_bytes = 0;     // of the whole matrix
-  Index row_step = 1;    // pack_rows() begins at multiples of this,
-  Index step_bytes = 0;  // which take this much each; the last one what is left
-  int variant = 0;       // of the layouts for this format, the one that fits the values
+  std::string name;           // equal names and equal sources: equal bytes, in another run too
+  Index n_bytes = 0;          // of the whole matrix
+  Index row_step = 1;         // pack_rows() begins at multiples of this,
+  Index step_bytes = 0;       // which take this much each; the last one what is left
+  int variant = 0;            // of the layouts for this format, the one that fits the values
+  std::string repacked = {};  // "8-bit codes": a wider form that it is kept in; empty: its own
 };
 
 // ---------------------------------------------------------------------------------------------------

@@ -273,10 +273,11 @@ std::vector<Index> read_shape(Cursor& in) {
 DType read_tensor_type(Cursor& in) {
   const auto number = in.number<std::uint32_t>();
   if (const auto dtype = gguf_dtype(number)) return *dtype;
-  throw Error(ErrorCode::kUnsupported,
-              fmt::format("{}: {}: type {} ({}), which Kogia does not read yet", in.file(), in.what,
-                          number, gguf_unread_type(number)),
-              "take a file in BF16, F16, Q8_0, Q4_K, Q5_K, Q6_K, Q4_0, Q4_1 or Q5_0");
+  throw Error(
+      ErrorCode::kUnsupported,
+      fmt::format("{}: {}: type {} ({}), which Kogia does not read yet", in.file(), in.what, number,
+                  gguf_unread_type(number)),
+      "take a file in BF16, F16, Q8_0, Q2_K to Q6_K, Q4_0 to Q5_1, IQ4_NL, IQ4_XS or MXFP4");
 }
 
 Described read_tensor(Cursor& in, Index alignment) {

@@ -33,6 +33,9 @@ enum class DType {
   q4_k,
   q5_k,
   q6_k,
+  iq4_nl,  // of 32
+  iq4_xs,  // of 256
+  mxfp4,   // of 32
 };
 
 struct DTypeInfo {

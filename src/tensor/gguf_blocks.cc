@@ -1,5 +1,6 @@
 #include "tensor/gguf_blocks.h"
 
+#include <bit>
 #include <cstring>
 
 #include "base/error.h"
@@ -117,6 +118,30 @@ void decode_q6_k(const Byte* b, float* y) {
   }
 }
 
+constexpr std::int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                        1,    13,   25,  38,  53,  69,  89,  113};
+constexpr std::int8_t kE2m1Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,  //
+                                         0, -1, -2, -3, -4, -6, -8, -12};
+
+void decode_nibbles(const Byte* pairs, const std::int8_t* values, float scale, float* y) {
+  for (int i = 0; i < 32; ++i) y[i] = scale * static_cast<float>(values[low_bits(pairs, i)]);
+}
+
+void decode_iq4_nl(const Byte* b, float* y) { decode_nibbles(b + 2, kIq4Values, read_f16(b), y); }
+
+void decode_iq4_xs(const Byte* b, float* y) {
+  const float d = read_f16(b);
+  std::int8_t scales[8];
+  unpack_iq4_xs_scales(b, scales);
+  for (int g = 0; g < 8; ++g) {
+    decode_nibbles(b + 8 + 16 * g, kIq4Values, d * static_cast<float>(scales[g]), y + 32 * g);
+  }
+}
+
+void decode_mxfp4(const Byte* b, float* y) {
+  decode_nibbles(b + 1, kE2m1Values, mxfp4_scale(b[0]), y);
+}
+
 using Decode = void (*)(const Byte*, float*);
 Decode decoder(DType dtype) {
   switch (dtype) {
@@ -140,12 +165,37 @@ Decode decoder(DType dtype) {
       return decode_q5_k;
     case DType::q6_k:
       return decode_q6_k;
+    case DType::iq4_nl:
+      return decode_iq4_nl;
+    case DType::iq4_xs:
+      return decode_iq4_xs;
+    case DType::mxfp4:
+      return decode_mxfp4;
     default:
       throw_error(ErrorCode::kUnsupported, "{} is not a block format", name(dtype));
   }
 }
 
 }  // namespace
+
+const std::int8_t* nibble_values(DType dtype) {
+  if (dtype == DType::iq4_nl || dtype == DType::iq4_xs) return kIq4Values;
+  return dtype == DType::mxfp4 ? kE2m1Values : nullptr;
+}
+
+float mxfp4_scale(std::uint8_t e) {
+  const std::uint32_t bits = e < 2 ? 0x200000U << e : static_cast<std::uint32_t>(e - 1) << 23;
+  return std::bit_cast<float>(bits);
+}
+
+void unpack_iq4_xs_scales(const std::uint8_t* block, std::int8_t* scales) {
+  std::uint16_t high;
+  std::memcpy(&high, block + 2, 2);
+  for (int g = 0; g < 8; ++g) {
+    const int low = block[4 + g / 2] >> (g % 2 * 4) & 15;
+    scales[g] = static_cast<std::int8_t>((low | (high >> (2 * g) & 3) << 4) - 32);
+  }
+}
 
 ScaleMin unpack_scale_min(const std::uint8_t* p) {
   ScaleMin out;

@@ -1,5 +1,7 @@
 // Plain quantisers of the GGUF block formats.
 
+#include "tensor/gguf_quantize.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -232,6 +234,7 @@ Encode encoder(DType dtype) {
     case DType::q6_k:
       return encode_q6_k;
     default:
+      if (const EncodeBlock other = look_up_encoder(dtype)) return other;
       throw_error(ErrorCode::kUnsupported, "cannot encode weights as {}", name(dtype));
   }
 }

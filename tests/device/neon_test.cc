@@ -44,8 +44,9 @@ std::vector<float> multiply(const LinearKernels& kernels, const PackedView& w,
 
 TEST(Neon, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
   if (!cpu_features().dotprod) GTEST_SKIP() << "this processor lacks dotprod";
-  for (const DType dtype : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
-                            DType::q2_k, DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k}) {
+  for (const DType dtype :
+       {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k,
+        DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs, DType::mxfp4}) {
     for (const Index rows : {1, 2, 7}) {
       SCOPED_TRACE(::testing::Message() << name(dtype) << ", " << rows << " rows");
       const Index outs = 53, cols = 512;

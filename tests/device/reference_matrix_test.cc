@@ -96,8 +96,9 @@ std::vector<float> run_linear(const Matrix& w, const std::vector<float>& x, Inde
 std::vector<double> as_doubles(const std::vector<float>& x) { return {x.begin(), x.end()}; }
 
 TEST(ReferenceLinear, F32ComputeMultipliesTheStoredValues) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f8_e4m3, DType::q4_0,
-                            DType::q4_1, DType::q5_0, DType::q8_0, DType::q4_k, DType::q6_k}) {
+  for (const DType dtype :
+       {DType::f32, DType::bf16, DType::f16, DType::f8_e4m3, DType::q4_0, DType::q4_1, DType::q5_0,
+        DType::q8_0, DType::q4_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs, DType::mxfp4}) {
     SCOPED_TRACE(name(dtype));
     const Index cols = is_block(dtype) ? 512 : 65;
     const Stored m = store(dtype, 67, cols, /*seed=*/1);

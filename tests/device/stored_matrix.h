@@ -10,10 +10,10 @@
 
 namespace kogia::testing {
 
-inline constexpr DType kFormats[] = {DType::f32,     DType::f16,  DType::bf16, DType::f8_e4m3,
-                                     DType::f8_e5m2, DType::q4_0, DType::q4_1, DType::q5_0,
-                                     DType::q5_1,    DType::q8_0, DType::q2_k, DType::q3_k,
-                                     DType::q4_k,    DType::q5_k, DType::q6_k};
+inline constexpr DType kFormats[] = {
+    DType::f32,  DType::f16,  DType::bf16, DType::f8_e4m3, DType::f8_e5m2, DType::q4_0,
+    DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,    DType::q2_k,    DType::q3_k,
+    DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl,  DType::iq4_xs,  DType::mxfp4};
 inline constexpr Compute kComputes[] = {Compute::f32, Compute::bf16, Compute::int8, Compute::fp8};
 
 /// A stored matrix of random bits that mean finite numbers, and what they mean.
@@ -39,6 +39,12 @@ inline void fill_blocks(Stored& m, DType dtype, std::uint64_t seed) {
                     : dtype == DType::q4_1 || dtype == DType::q5_1 ? Halves{0, 2}
                                                                    : Halves{0, -1};
   const Index size = info(dtype).block_bytes;
+  if (dtype == DType::mxfp4) {  // about as large
+    for (std::size_t i = 0; i < m.bytes.size(); i += static_cast<std::size_t>(size)) {
+      m.bytes[i] = static_cast<std::byte>(119 + random.below(4, i));
+    }
+    return;
+  }
   for (Index b = 0; b < static_cast<Index>(m.bytes.size()) / size; ++b) {
     for (const Index offset : {at.d, at.min}) {
       if (offset < 0) continue;

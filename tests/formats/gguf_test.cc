@@ -178,10 +178,12 @@ TEST(Gguf, HonoursItsAlignment) {
 
 TEST(Gguf, KnowsTheTypesByNumber) {
   const std::vector<std::pair<std::uint32_t, DType>> types = {
-      {0, DType::f32},   {1, DType::f16},   {2, DType::q4_0},  {3, DType::q4_1},  {6, DType::q5_0},
-      {7, DType::q5_1},  {8, DType::q8_0},  {10, DType::q2_k}, {11, DType::q3_k}, {12, DType::q4_k},
-      {13, DType::q5_k}, {14, DType::q6_k}, {24, DType::i8},   {25, DType::i16},  {26, DType::i32},
-      {27, DType::i64},  {28, DType::f64},  {30, DType::bf16}};
+      {0, DType::f32},     {1, DType::f16},     {2, DType::q4_0},   {3, DType::q4_1},
+      {6, DType::q5_0},    {7, DType::q5_1},    {8, DType::q8_0},   {10, DType::q2_k},
+      {11, DType::q3_k},   {12, DType::q4_k},   {13, DType::q5_k},  {14, DType::q6_k},
+      {20, DType::iq4_nl}, {23, DType::iq4_xs}, {39, DType::mxfp4}, {24, DType::i8},
+      {25, DType::i16},    {26, DType::i32},    {27, DType::i64},   {28, DType::f64},
+      {30, DType::bf16}};
   for (const auto& [number, dtype] : types) {
     GgufBytes f;
     f.tensor("t", {256, 2}, number, 0);
@@ -343,9 +345,9 @@ TEST(Gguf, RefusesShapesThatCannotBe) {
 }
 
 TEST(Gguf, RefusesTypesByName) {
-  EXPECT_THAT(refusal(one_tensor({256}, 20, 0), ErrorCode::kUnsupported),
-              HasSubstr("tensor t: type 20 (IQ4_NL)"));
-  EXPECT_THAT(refusal(one_tensor({256}, 39, 0), ErrorCode::kUnsupported), HasSubstr("MXFP4"));
+  EXPECT_THAT(refusal(one_tensor({256}, 21, 0), ErrorCode::kUnsupported),
+              HasSubstr("tensor t: type 21 (IQ3_S)"));
+  EXPECT_THAT(refusal(one_tensor({256}, 40, 0), ErrorCode::kUnsupported), HasSubstr("NVFP4"));
   EXPECT_THAT(refusal(one_tensor({256}, 4'000'000'000, 0), ErrorCode::kUnsupported),
               HasSubstr("tensor t: type 4000000000 (unknown)"));
 }

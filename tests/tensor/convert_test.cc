@@ -150,8 +150,9 @@ TEST(Convert, E8m0RoundsUpAndNeverLeavesItsRange) {
   EXPECT_EQ(f32_to_e8m0_up(3e38F), 254);
 }
 
-constexpr DType kBlocks[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
-                             DType::q2_k, DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k};
+constexpr DType kBlocks[] = {DType::q4_0,   DType::q4_1,   DType::q5_0, DType::q5_1, DType::q8_0,
+                             DType::q2_k,   DType::q3_k,   DType::q4_k, DType::q5_k, DType::q6_k,
+                             DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
 
 TEST(GgufBlocks, RandomBlocksDecodeBitForBitAsInGguf) {
   const DtypeFixture fixture;
@@ -175,7 +176,8 @@ TEST(GgufBlocks, RandomBlocksDecodeBitForBitAsInGguf) {
 TEST(GgufBlocks, SimpleFormatsEncodeBitForBitAsInGguf) {
   const DtypeFixture fixture;
   const auto weights = fixture.get<float>("weights");
-  for (const DType dtype : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0}) {
+  for (const DType dtype :
+       {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::mxfp4}) {
     const auto expected = fixture.get<std::byte>(std::string(name(dtype)) + "_weights");
     std::vector<std::byte> raw(expected.size());
     quantize_row(dtype, weights.data(), raw.data(), static_cast<Index>(weights.size()));
@@ -206,12 +208,16 @@ TEST(GgufBlocks, NormalWeightsKeepTheirValueWithinTheFormat) {
   EXPECT_LT(relative_rms_error(DType::q6_k, x), 0.022);
   EXPECT_LT(relative_rms_error(DType::q5_0, x), 0.05);
   EXPECT_LT(relative_rms_error(DType::q4_k, x), 0.08);
+  EXPECT_LT(relative_rms_error(DType::q5_k, x), 0.04);
+  EXPECT_LT(relative_rms_error(DType::iq4_nl, x), 0.09);
+  EXPECT_LT(relative_rms_error(DType::iq4_xs, x), 0.09);
+  EXPECT_LT(relative_rms_error(DType::mxfp4, x), 0.15);
   EXPECT_LT(relative_rms_error(DType::q4_0, x), 0.10);
 }
 
 TEST(GgufBlocks, DegenerateRowsEncodeToFiniteNumbers) {
   for (const DType dtype : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
-                            DType::q4_k, DType::q6_k}) {
+                            DType::q4_k, DType::q6_k, DType::q5_k, DType::iq4_nl, DType::iq4_xs}) {
     for (const float value : {0.0F, 1.0F, -1.0F, 1e-30F, 3e4F}) {
       const std::vector<float> x(256, value);
       std::vector<std::byte> raw(static_cast<std::size_t>(row_bytes(dtype, 256)));
@@ -248,7 +254,7 @@ TEST(GgufBlocks, SixBitScalesSurvivePacking) {
 TEST(GgufBlocks, WhatCannotBeDoneIsRefusedByName) {
   std::vector<float> x(256);
   std::vector<std::byte> raw(256);
-  for (const DType dtype : {DType::q2_k, DType::q3_k, DType::q5_k, DType::i32, DType::f8_e8m0}) {
+  for (const DType dtype : {DType::q2_k, DType::q3_k, DType::i32, DType::f8_e8m0}) {
     try {
       quantize_row(dtype, x.data(), raw.data(), 256);
       ADD_FAILURE() << name(dtype);

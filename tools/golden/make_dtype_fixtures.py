@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
-BLOCKS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
-QUANTISED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+BLOCKS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+          "IQ4_NL", "IQ4_XS", "MXFP4"]
+QUANTISED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"]
 F16_FIELDS = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q2_K": [80, 82],
-              "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+              "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": []}
 
 
 def decoded_codes(dtype):
@@ -62,11 +63,12 @@ def main(folder):
     arrays["weights"] = weights
     for name in BLOCKS:
         qtype = GGMLQuantizationType[name]
-        size = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210, "Q4_0": 18, "Q4_1": 20,
-                "Q5_0": 22, "Q5_1": 24, "Q8_0": 34}[name]
+        size = GGML_QUANT_SIZES[qtype][1]
         raw = rng.integers(0, 256, (4, size), dtype=np.uint8)
         for at in F16_FIELDS[name]:  # any scale but infinity and NaN
             raw[:, at:at + 2] = rng.standard_normal((4, 1)).astype(np.float16).view(np.uint8)
+        if name == "MXFP4":  # exponents: the subnormal scales, the largest, a usual one
+            raw[:, 0] = [0, 1, 255, 120]
         arrays[f"{name.lower()}_blocks"] = raw
         arrays[f"{name.lower()}_values"] = quants.dequantize(raw, qtype).astype(np.float32)
         if name in QUANTISED:

@@ -104,9 +104,20 @@ void take_q6_k(const Byte* b, BlockCodes& to) {
   }
 }
 
+void take_iq4_xs(const Byte* b, BlockCodes& to) {
+  unpack_iq4_xs_scales(b, to.s);
+  for (int group = 0; group < 8; ++group) {
+    for (int i = 0; i < 16; ++i) {
+      const Byte pair = b[8 + 16 * group + i];
+      to.code[32 * group + i] = static_cast<std::int8_t>(pair & 15);
+      to.code[32 * group + i + 16] = static_cast<std::int8_t>(pair >> 4);
+    }
+  }
+}
+
 }  // namespace
 
-BlockShape block_shape(DType dtype) {
+BlockShape block_shape(DType dtype, bool look_up) {
   switch (dtype) {
     case DType::q4_0:
       return {Codes::q4, ScaleType::f16, false, -8};
@@ -128,6 +139,12 @@ BlockShape block_shape(DType dtype) {
       return {Codes::q5, ScaleType::parts, true, 0};
     case DType::q6_k:
       return {Codes::q6, ScaleType::parts, false, -32};
+    case DType::iq4_nl:
+      return {look_up ? Codes::q4 : Codes::q8, ScaleType::f16, false, 0};
+    case DType::iq4_xs:
+      return {look_up ? Codes::q4 : Codes::q8, ScaleType::parts, false, 0};
+    case DType::mxfp4:
+      return {look_up ? Codes::q4 : Codes::q5, ScaleType::f32, false, look_up ? 0 : -12};
     default:
       throw_error(ErrorCode::kUnsupported, "{} is not a block format", name(dtype));
   }
@@ -160,6 +177,13 @@ void take_apart(DType dtype, const void* block, BlockCodes& to) {
       return take_q45_k(b, b + 16, b + 48, to);
     case DType::q6_k:
       return take_q6_k(b, to);
+    case DType::iq4_nl:
+      return take_nibbles(b + 2, 0, to);
+    case DType::iq4_xs:
+      return take_iq4_xs(b, to);
+    case DType::mxfp4:
+      to.scale = mxfp4_scale(b[0]);
+      return take_nibbles(b + 1, 0, to);
     default:
       throw_error(ErrorCode::kUnsupported, "{} is not a block format", name(dtype));
   }

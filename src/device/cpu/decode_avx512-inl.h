@@ -263,7 +263,8 @@ template <class Use>
 KOGIA_INLINE inline void for_layout(const PackedView& w, const Use& use) {
   using enum ScaleType;
   const auto q45 = [&]<Codes kCodes>() {
-    if (w.scale == parts) return use.template operator()<kCodes, parts, true>();
+    if (w.scale == parts && w.has_min) return use.template operator()<kCodes, parts, true>();
+    if (w.scale == f32) return use.template operator()<kCodes, f32, false>();  // mxfp4
     if (w.has_min) return use.template operator()<kCodes, f16, true>();
     use.template operator()<kCodes, f16, false>();
   };
@@ -273,12 +274,16 @@ KOGIA_INLINE inline void for_layout(const PackedView& w, const Use& use) {
     case Codes::q3:
       return use.template operator()<Codes::q3, parts, false>();
     case Codes::q4:
+      if (w.scale == parts && !w.has_min) {  // iq4_xs
+        return use.template operator()<Codes::q4, parts, false>();
+      }
       return q45.template operator()<Codes::q4>();
     case Codes::q5:
       return q45.template operator()<Codes::q5>();
     case Codes::q6:
       return use.template operator()<Codes::q6, parts, false>();
     case Codes::q8:
+      if (w.scale == parts) return use.template operator()<Codes::q8, parts, false>();  // iq4_xs
       return use.template operator()<Codes::q8, f16, false>();
     case Codes::s8:
       return use.template operator()<Codes::s8, f16, false>();

@@ -296,7 +296,8 @@ PackedForm panel_form(const MatrixSource& source, const PackedView& layout, int 
           .n_bytes = layout.n_panels() * layout.panel_bytes,
           .row_step = kPanelRows,
           .step_bytes = layout.panel_bytes,
-          .variant = variant};
+          .variant = variant,
+          .repacked = repacked_as(source, layout)};
 }
 
 template <const LinearKernels& kKernels>

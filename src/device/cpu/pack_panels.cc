@@ -12,6 +12,7 @@
 #include "device/cpu/block_codes.h"
 #include "device/reference/matrix.h"
 #include "tensor/convert.h"
+#include "tensor/gguf_blocks.h"
 
 namespace kogia {
 namespace {
@@ -48,11 +49,16 @@ Rounding rounding_of(Compute compute, DType weights) {
   return Rounding::none;
 }
 
-Codes codes_of_format(const MatrixSource& s, bool transpose) {
+/// Whether the products look codes up. Those of whole numbers multiply them as they are.
+bool looks_up(const PackOptions& options, bool bf16_products) {
+  return bf16_products && options.compute != Compute::int8;
+}
+
+Codes codes_of_format(const MatrixSource& s, bool transpose, bool look_up) {
   if (s.dtype == DType::bf16) return Codes::bf16;
   if (s.dtype == DType::f16) return Codes::f16;
   if (transpose) return Codes::f32;
-  if (is_block(s.dtype)) return block_shape(s.dtype).codes;
+  if (is_block(s.dtype)) return block_shape(s.dtype, look_up).codes;
   // Scales of odd blocks do not fit the groups: such weights are kept as their values.
   if (is_fp8(s.dtype) && (s.scale == nullptr || s.block_cols % 32 == 0)) return Codes::fp8;
   return Codes::f32;
@@ -73,6 +79,13 @@ Index head_bytes(const PackedView& v) {
       return 64 + n * 16;
   }
   return 0;
+}
+
+Index groups_per_record(const PackedView& v) {
+  if (v.scale == ScaleType::f32) return 1;
+  // Two scales of two bytes fill a cache line of 16 outputs.
+  if (v.scale == ScaleType::f16) return v.has_min ? 1 : 2;
+  return 256 / v.group;
 }
 
 template <class T>
@@ -142,6 +155,7 @@ void put_scale(const Panel& panel, const GroupAt& at, Index lane, const BlockCod
     if (v.has_min) store(head + (n + at.i) * 32 + 2 * lane, block.dmin);
     return;
   }
+  if (v.scale == ScaleType::f32) return store(head + 4 * lane, block.scale);
   store(head + 2 * lane, block.d);
   head += 32;
   if (v.has_min) {
@@ -156,20 +170,44 @@ void put_scale(const Panel& panel, const GroupAt& at, Index lane, const BlockCod
   if (v.has_min) head[(n + at.i) * 16 + lane] = static_cast<std::byte>(block.m[g]);
 }
 
+/// Codes of a block as panels have them: without sign, of q8 in two's complement, of s8 a sign and
+/// a magnitude.
+template <Codes kCodes>
+void panel_codes(const BlockCodes& block, const DTypeInfo& format, int lowest,
+                 std::uint8_t* codes) {
+  for (Index i = 0; i < format.block_values; ++i) {
+    const int code = block.code[i];
+    const bool magnitude = kCodes == Codes::s8 && code < 0;
+    codes[i] = static_cast<std::uint8_t>(magnitude ? 0x80 - code : code - lowest);
+  }
+}
+
+/// Of nibbles that stand for other numbers.
+template <Codes kCodes>
+void panel_nibbles(const BlockCodes& block, const DTypeInfo& format, const std::int8_t* values,
+                   int lowest, std::uint8_t* codes) {
+  std::uint8_t panel_code[16];
+  for (int i = 0; i < 16; ++i) {
+    panel_code[i] = static_cast<std::uint8_t>(kCodes == Codes::q4 ? i : values[i] - lowest);
+  }
+  for (Index i = 0; i < format.block_values; ++i) codes[i] = panel_code[block.code[i]];
+}
+
 template <Codes kCodes>
 void pack_blocks(const MatrixSource& s, Index row, Index lane, const Panel& panel) {
   constexpr Index kColumns = group_columns(kCodes);
   const DTypeInfo& format = info(s.dtype);
   const std::byte* from = s.data + row * row_bytes(s.dtype, s.cols);
   const Index groups = format.block_values / kColumns;
+  const std::int8_t* values = nibble_values(s.dtype);
   BlockCodes block = {};
   std::uint8_t codes[256];
   for (Index b = 0; b < s.cols / format.block_values; ++b, from += format.block_bytes) {
     take_apart(s.dtype, from, block);
-    for (Index i = 0; i < format.block_values; ++i) {
-      const int code = block.code[i];
-      const bool magnitude = kCodes == Codes::s8 && code < 0;
-      codes[i] = static_cast<std::uint8_t>(magnitude ? 0x80 - code : code - panel.layout.lowest);
+    if (values == nullptr) {
+      panel_codes<kCodes>(block, format, panel.layout.lowest, codes);
+    } else {
+      panel_nibbles<kCodes>(block, format, values, panel.layout.lowest, codes);
     }
     for (Index g = 0; g < groups; ++g) {
       const GroupAt at = panel.group(b * groups + g);
@@ -282,10 +320,11 @@ int panel_variant(const MatrixSource& source, const PackOptions& options, bool b
 
 PackedView panel_layout(const MatrixSource& source, const PackOptions& options, bool bf16_products,
                         int variant) {
+  const bool look_up = looks_up(options, bf16_products);
   PackedView v;
   v.rows = options.transpose ? source.cols : source.rows;
   v.cols = options.transpose ? source.rows : source.cols;
-  v.codes = codes_of_format(source, options.transpose);
+  v.codes = codes_of_format(source, options.transpose, look_up);
   v.group = group_columns(v.codes);
   v.rounding = rounding_of(options.compute, source.dtype);
   if (v.rounding == Rounding::bf16 && bf16_products && v.codes != Codes::f32) {
@@ -299,13 +338,12 @@ PackedView panel_layout(const MatrixSource& source, const PackOptions& options, 
     if (source.scale != nullptr) v.scale = ScaleType::f32;
     if (source.scale != nullptr) v.groups_per_record = source.block_cols / v.group;
   } else if (in_planes(v.codes)) {
-    const BlockShape shape = block_shape(source.dtype);
+    const BlockShape shape = block_shape(source.dtype, look_up);
     v.scale = shape.scale;
     v.has_min = shape.has_min;
     v.lowest = shape.lowest;
     KOGIA_CHECK(!v.has_min || v.lowest == 0);  // kernels for minima count on it
-    // Two scales of two bytes fill a cache line of 16 outputs.
-    v.groups_per_record = v.scale != ScaleType::f16 ? 256 / v.group : v.has_min ? 1 : 2;
+    v.groups_per_record = groups_per_record(v);
   }
   v.n_groups = ceil_div(v.cols, v.group);
   const PlaneBits bits = plane_bits(v.codes);
@@ -325,6 +363,13 @@ std::string panel_layout_name(const MatrixSource& source, const PackedView& v) {
                      kPanelsVersion, name(source.dtype), v.rows, v.cols, static_cast<int>(v.codes),
                      static_cast<int>(v.scale), v.has_min ? " min" : "", v.groups_per_record,
                      v.group, v.panel_bytes);
+}
+
+std::string repacked_as(const MatrixSource& source, const PackedView& v) {
+  if (v.codes == Codes::f32) return source.dtype == DType::f32 ? "" : "f32";
+  if (nibble_values(source.dtype) == nullptr || v.codes == Codes::q4) return "";
+  const PlaneBits bits = plane_bits(v.codes);
+  return fmt::format("{}-bit codes", bits.low + bits.high);
 }
 
 void pack_panels(const MatrixSource& source, bool transpose, const PackedView& layout, Index begin,

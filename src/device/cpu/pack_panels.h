@@ -18,6 +18,10 @@ PackedView panel_layout(const MatrixSource& source, const PackOptions& options, 
 /// Equal names mean equal bytes: kPanelsVersion, the format and all that places a code.
 std::string panel_layout_name(const MatrixSource& source, const PackedView& layout);
 
+/// "8-bit codes", "f32": what the panels hold instead of the source's own codes, where that is
+/// wider. Empty where they hold those.
+std::string repacked_as(const MatrixSource& source, const PackedView& layout);
+
 /// Writes panels [begin, end) of the matrix to `to`, (end - begin) * panel_bytes.
 void pack_panels(const MatrixSource& source, bool transpose, const PackedView& layout, Index begin,
                  Index end, std::byte* to);

@@ -102,8 +102,8 @@ struct PackedView {
   Index low_bytes = 0, group_bytes = 0;  // of the first plane, of all planes
   Index codes_offset = 0, record_bytes = 0, panel_bytes = 0;
   int lowest = 0;  // value of code 0 in planes
-  const std::uint16_t* table =
-      nullptr;  // bf16: 64 values of codes, or the 128 of bytes without sign
+  /// bf16: 64 values of codes (of q4 not always code + lowest), or the 128 of bytes without sign.
+  const std::uint16_t* table = nullptr;
   Products products = Products::f32;
   Rounding rounding = Rounding::none;
 

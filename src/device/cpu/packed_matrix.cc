@@ -8,6 +8,7 @@
 #include "device/cpu/pack_panels.h"
 #include "device/reference/matrix.h"
 #include "tensor/convert.h"
+#include "tensor/gguf_blocks.h"
 
 namespace kogia {
 namespace {
@@ -58,7 +59,11 @@ void PackedMatrix::fill_table() {
     // Again and again, since the kernels' look-ups do not clear what is above a code.
     const PlaneBits bits = plane_bits(view_.codes);
     const int n = 1 << (bits.low + bits.high);
-    for (int i = 0; i < 64; ++i) table_[i] = f32_to_bf16(static_cast<float>(i % n + view_.lowest));
+    const std::int8_t* values = view_.codes == Codes::q4 ? nibble_values(dtype_) : nullptr;
+    for (int i = 0; i < 64; ++i) {
+      const int value = values != nullptr ? values[i % n] : i % n + view_.lowest;
+      table_[i] = f32_to_bf16(static_cast<float>(value));
+    }
   }
   view_.table = table_;
 }
@@ -117,7 +122,7 @@ float PackedMatrix::value_at(const GroupAt& at, Index lane, Index c) const {
   if (view_.codes == Codes::s8) {
     return static_cast<float>((byte & 0x80) != 0 ? 0x80 - code : code);
   }
-  if (view_.codes != Codes::fp8) return static_cast<float>(code + view_.lowest);
+  if (view_.codes != Codes::fp8) return bf16_to_f32(table_[code]);
   return dtype_ == DType::f8_e4m3 ? e4m3_to_f32(byte) : e5m2_to_f32(byte);
 }
 
