@@ -74,7 +74,7 @@ inline std::vector<GoldenFile> golden_files() {
   for (const char* name :
        {"v2_lite/new", "v2_lite/kv_b", "v2_lite/old", "v3/new", "v3/kv_b", "qwen2/new", "qwen3/new",
         "llama/new", "v2_quantised/kv_b", "v3_quantised/new", "qwen2_quantised/new",
-        "qwen3_quantised/new", "llama_quantised/new"}) {
+        "qwen3_quantised/new", "llama_quantised/new", "v3_rare/new", "qwen3_rare/new"}) {
     const std::string text = name;
     out.push_back({text + ".gguf", text.substr(0, text.find('/')), golden_folder(text + ".gguf")});
   }

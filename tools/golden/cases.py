@@ -118,6 +118,10 @@ CASES = {
     "qwen3_quantised": dict(config=dense("qwen3", **quantisable("qwen3")), gguf=["new"], quantised=True),
     "llama_quantised": dict(config=dense("llama", rope_scaling=LLAMA3, **quantisable("llama")), gguf=["new"],
                             quantised=True),
+    # The less usual ones.
+    "v3_rare": dict(config=deepseek("deepseek_v3", **dict(quantisable("deepseek_v3"), q_lora_rank=32)),
+                    bias="small", gguf=["new"], quantised="rare"),
+    "qwen3_rare": dict(config=dense("qwen3", **quantisable("qwen3")), gguf=["new"], quantised="rare"),
 }
 
 

@@ -5,7 +5,7 @@ import struct
 
 import ml_dtypes
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, RopeScalingType, quants
 
 from cases import head_dim, is_moe
 
@@ -163,22 +163,54 @@ def random_k_quant(shape, qtype, std, rng):
     return raw.reshape(*shape[:-1], -1)
 
 
+# Where the f16 scale lies in a block, and that of the minima.
+SCALES = {"Q2_K": (80, 82), "Q3_K": (108, None), "Q5_K": (0, 2), "IQ4_NL": (0, None), "IQ4_XS": (0, None)}
+
+
+def random_blocks(shape, qtype, std, rng):
+    """As random_k_quant() for the other types that gguf only decodes: mean 0 and the deviation asked for."""
+    block_values, block_bytes = GGML_QUANT_SIZES[qtype]
+    raw = rng.integers(0, 256, (int(np.prod(shape)) // block_values, block_bytes), dtype=np.uint8)
+    d_at, min_at = SCALES[qtype.name]
+
+    def put(at, values):
+        raw[:, at:at + 2] = np.broadcast_to(np.float16(values), raw.shape[:1]).copy()[:, None].view(np.uint8)
+
+    def decoded(d, least):
+        put(d_at, d)
+        if min_at is not None:
+            put(min_at, least)
+        return quants.dequantize(raw, qtype).astype(np.float64)
+
+    centre = 0 if min_at is None else -decoded(1, 0).mean() / decoded(0, 1).mean()
+    d = std / decoded(1, centre).std() * (0.8 + 0.4 * rng.random(len(raw)))
+    decoded(d, d * centre)
+    return raw.reshape(*shape[:-1], -1)
+
+
 BLOCKS = [GGMLQuantizationType[n] for n in ("Q8_0", "Q4_0", "Q4_1", "Q5_0")]
 K_BLOCKS = [GGMLQuantizationType[n] for n in ("Q4_K", "Q6_K", "Q8_0", "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q6_K")]
 
 
-def quantise(tensors, rng):
+RARE_BLOCKS = [GGMLQuantizationType[n] for n in ("MXFP4", "IQ4_NL", "Q5_1")]
+RARE_K_BLOCKS = [GGMLQuantizationType[n] for n in ("Q5_K", "Q3_K", "IQ4_XS", "Q2_K", "Q5_1", "IQ4_NL", "MXFP4")]
+
+
+def quantise(tensors, rng, rare=False):
     """name: (raw blocks, type, decoded values). Norms, biases and the router's gate stay f32."""
     out, turn, k_turn = {}, 0, 0
+    blocks, k_blocks = (RARE_BLOCKS, RARE_K_BLOCKS) if rare else (BLOCKS, K_BLOCKS)
     for name, w in tensors.items():
         if w.ndim == 1 or name.endswith("ffn_gate_inp.weight"):
             out[name] = (w.astype(np.float32), GGMLQuantizationType.F32, w.astype(np.float32))
             continue
         if w.shape[-1] % 256 == 0:
-            qtype, k_turn = K_BLOCKS[k_turn % len(K_BLOCKS)], k_turn + 1
+            qtype, k_turn = k_blocks[k_turn % len(k_blocks)], k_turn + 1
         else:
-            qtype, turn = BLOCKS[turn % len(BLOCKS)], turn + 1
-        if qtype in (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K):
+            qtype, turn = blocks[turn % len(blocks)], turn + 1
+        if qtype.name in SCALES:
+            raw = random_blocks(w.shape, qtype, w.std(), rng)
+        elif qtype in (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K):
             raw = random_k_quant(w.shape, qtype, w.std(), rng)
         else:
             raw = quants.quantize(w.astype(np.float32), qtype)

@@ -177,7 +177,8 @@ def make_case(name, case, folder, scratch):
             stored = files.to_fp8(weights, case["fp8"])
         elif case.get("quantised"):
             rng = np.random.default_rng(seed + 1)
-            stored = files.quantise(files.gguf_tensors(config, weights, case["gguf"][0] == "new"), rng)
+            stored = files.quantise(files.gguf_tensors(config, weights, case["gguf"][0] == "new"), rng,
+                                    rare=case["quantised"] == "rare")
             decoded = {n: values for n, (_, _, values) in stored.items()}
             plain_copy(plain, config, files.weights_from_gguf(config, decoded, weights))
             return stored, plain
