@@ -102,6 +102,12 @@ KOGIA_LINEAR(experts_q8_0_8, DType::q8_0, Compute::bf16, 8, 256, 512, 64);
 KOGIA_LINEAR(experts_q4_k_1, DType::q4_k, Compute::bf16, 1, 256, 512, 6);
 KOGIA_LINEAR(experts_q4_k_8, DType::q4_k, Compute::bf16, 8, 256, 512, 64);
 // Qwen2 1.5B, a decoded token and a prompt.
+// V2-Lite's six experts of a token.
+KOGIA_LINEAR(lite_up_q4_k_1, DType::q4_k, Compute::bf16, 1, 1408, 2048, 12);
+KOGIA_LINEAR(lite_up_q4_k_1_int8, DType::q4_k, Compute::int8, 1, 1408, 2048, 12);
+KOGIA_LINEAR(lite_down_q5_0_1, DType::q5_0, Compute::bf16, 1, 2048, 1408, 6);
+KOGIA_LINEAR(lite_down_q5_0_1_int8, DType::q5_0, Compute::int8, 1, 2048, 1408, 6);
+KOGIA_LINEAR(lite_down_q8_0_1, DType::q8_0, Compute::bf16, 1, 2048, 1408, 6);
 KOGIA_LINEAR(qwen_up_q4_k_1, DType::q4_k, Compute::bf16, 1, 8960, 1536);
 KOGIA_LINEAR(qwen_up_q4_k_1_int8, DType::q4_k, Compute::int8, 1, 8960, 1536);
 KOGIA_LINEAR(qwen_up_q6_k_1, DType::q6_k, Compute::bf16, 1, 8960, 1536);

@@ -27,6 +27,8 @@ constexpr Index kStretches = 128;
 constexpr Index kInlineProducts = Index{1} << 16;
 // What a borrowed matrix is packed in at a time: fits a cache.
 constexpr Index kStretchBytes = Index{256} << 10;
+// Weights that stay in a core's cache for all rows of x, beside those rows.
+constexpr Index kKeptBytes = Index{320} << 10;
 // Numbers of x from which rounding it is worth a dispatch of its own.
 constexpr Index kInlineRounding = Index{1} << 15;
 
@@ -54,6 +56,7 @@ struct Job {
   const PackedView* w;
   Index x;  // which RoundedX
   Index first_task, panel_tasks, panels_per_task;
+  bool keeps_panels = false;  // tasks of the same panels follow each other, not of the same rows
 };
 
 /// Kept from call to call, so that a decoded token allocates nothing.
@@ -181,8 +184,21 @@ Index cut_borrowed(Job& job) {
   return job.panel_tasks;
 }
 
+/// What a thread keeps in its cache from task to task: the rows of x, and every task reads other
+/// weights, all of them once for each kTileRows rows; or a stretch of panels, and x is read once
+/// for each stretch. Whichever reads less.
+void choose_order(Job& job, Index row_tasks, const RoundedX& x) {
+  // Half of its bytes: x was just written and is nearer than weights are.
+  const Index x_bytes = x.rows * x.n_padded / values_of_word(x.form) * 4 / 2;
+  const Index w_bytes = job.w->n_panels() * job.w->panel_bytes;
+  const Index wide = 3 * std::max<Index>(1, kKeptBytes / (3 * job.w->panel_bytes));
+  const Index stretches = ceil_div(job.w->n_panels(), wide);
+  job.keeps_panels = w_bytes + stretches * x_bytes < row_tasks * w_bytes + x_bytes;
+  if (job.keeps_panels) job.panels_per_task = wide;
+}
+
 /// Cuts a product into tasks; returns how many.
-Index cut(Job& job) {
+Index cut(Job& job, const RoundedX& x) {
   if (job.matrix->borrowed()) return cut_borrowed(job);
   const Index rows = std::min(job.args->rows, kTileRows);
   const Index wide = rows >= 8 ? 3 : 4;  // panels that a kernel takes at once
@@ -190,8 +206,10 @@ Index cut(Job& job) {
   // Large matrices in longer stretches: the next weights are prefetched by who will read them.
   const Index stretch = ceil_div(job.w->n_panels(), wide * kStretches);
   job.panels_per_task = wide * std::max(stretch, std::max<Index>(1, kTaskProducts / products));
+  const Index row_tasks = ceil_div(job.args->rows, kTileRows);
+  if (row_tasks > 1) choose_order(job, row_tasks, x);
   job.panel_tasks = ceil_div(job.w->n_panels(), job.panels_per_task);
-  return job.panel_tasks * ceil_div(job.args->rows, kTileRows);
+  return job.panel_tasks * row_tasks;
 }
 
 /// The rows of y from `r` on.
@@ -215,8 +233,11 @@ LinearTile tile_of(const Scratch& s, const Job& job, Index r) {
 }
 
 void run_task(const Scratch& s, const Job& job, Index task, const LinearKernels& kernels) {
-  LinearTile tile = tile_of(s, job, task / job.panel_tasks * kTileRows);
-  tile.panel_begin = task % job.panel_tasks * job.panels_per_task;
+  const Index row_tasks = ceil_div(job.args->rows, kTileRows);
+  const Index rows = job.keeps_panels ? task % row_tasks : task / job.panel_tasks;
+  const Index panels = job.keeps_panels ? task / row_tasks : task % job.panel_tasks;
+  LinearTile tile = tile_of(s, job, rows * kTileRows);
+  tile.panel_begin = panels * job.panels_per_task;
   tile.panel_end = std::min(job.w->n_panels(), tile.panel_begin + job.panels_per_task);
   kernels.tile(tile);
 }
@@ -259,7 +280,7 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool, const Linear
                .first_task = n_tasks,
                .panel_tasks = 0,
                .panels_per_task = 0};
-    n_tasks += cut(job);
+    n_tasks += cut(job, s.xs[static_cast<std::size_t>(job.x)]);
     n_products += a.rows * w.rows * w.cols;
     s.jobs.push_back(job);
   }
