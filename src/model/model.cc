@@ -101,7 +101,11 @@ std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& d
   if (binder.gguf() && binder.has({"", "rope_freqs"})) {
     binder.vector({"", "rope_freqs"}, parts->config.rope.dims / 2, rope_divisors);
   }
-  parts->rope = std::make_unique<Rope>(parts->config.rope, rope_divisors);
+  try {
+    parts->rope = std::make_unique<Rope>(parts->config.rope, rope_divisors);
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("{}: {}", checkpoint.path(), e.what()), e.help());
+  }
   binder.finish();
   binder.pack();
   parts->embedding = parts->own_embedding ? parts->own_embedding.get() : parts->head.w.get();
