@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "device/cpu_device.h"
 #include "formats/checkpoint.h"
 #include "model/config.h"
 
@@ -30,11 +31,16 @@ struct InspectFlags {
 };
 
 CommandLine describe(InspectFlags& f) {
-  std::vector<OptionRow> memory, unused;
+  std::vector<OptionRow> memory, weights, unused;
   for (OptionRow& row : f.engine.rows()) {
-    const bool used = row.flags == "--ctx" || row.flags == "--cache-type";
-    if (!used) row.help.clear();
-    (used ? memory : unused).push_back(row);
+    if (row.flags == "--ctx" || row.flags == "--cache-type") {
+      memory.push_back(row);
+    } else if (row.flags == "--isa" || row.flags == "--compute") {
+      weights.push_back(row);
+    } else {
+      row.help.clear();
+      unused.push_back(row);
+    }
   }
   memory[0].help = "tokens of context for the memory needed (4096, or the model's maximum if less)";
   memory[1].help = "numbers in the cache: f32 or bf16 (bf16)";
@@ -50,6 +56,7 @@ CommandLine describe(InspectFlags& f) {
             {{.flags = "--tensors", .value = {}, .help = "list every tensor", .target = &f.tensors},
              {.flags = "--json", .value = {}, .help = "one object", .target = &f.json}}},
            {"Memory", memory},
+           {"Weights that are kept in a wider form than the file's", weights},
            {"Accepted, without effect here", unused}},
       .examples = {"kogia inspect DeepSeek-V3/config.json", "kogia inspect model.gguf --tensors"}};
 }
@@ -78,18 +85,46 @@ struct Facts {
   Index ctx = 0;
   bool has_weights = false;
   Index weight_bytes = 0;  // of the files, or estimated from the configuration
+  Index wider_bytes = 0;   // that a wider form takes besides
   struct PerType {
     Index tensors = 0, values = 0, bytes = 0;
+    std::string repacked = {};  // "8-bit codes"; empty: run in its own form
   };
   std::map<DType, PerType> types;
 
   Index cache_bytes() const { return cache.values_per_token * cache_value_bytes; }
-  Index memory_bytes() const { return weight_bytes + cache_bytes() * ctx; }
+  Index weight_memory() const { return weight_bytes + wider_bytes; }
+  Index memory_bytes() const { return weight_memory() + cache_bytes() * ctx; }
   double mha_factor() const {
     return static_cast<double>(cache.mha_values_per_token) /
            static_cast<double>(std::max<Index>(cache.values_per_token, 1));
   }
 };
+
+/// What this processor's kernels make of a matrix, of which nothing is read.
+PackedForm packed_form(const TensorView& view, const Device& device,
+                       std::optional<Compute> compute) {
+  const Index cols = view.shape.back();
+  const MatrixSource source = {
+      .dtype = view.dtype, .rows = view.n_values() / cols, .cols = cols, .data = view.data};
+  return device.packed_form(
+      source, {.compute = compute.value_or(device.default_compute(view.dtype))}, /*variant=*/0);
+}
+
+/// Of GGUF blocks, since nothing else is repacked for what its type alone is.
+void note_wider_forms(const Checkpoint& checkpoint, const EngineOptions& options, Facts& facts) {
+  const auto device = make_cpu_device({.n_threads = 1, .isa = options.cpu.isa});
+  const bool fp8_only = options.compute == Compute::fp8;
+  const auto compute = fp8_only ? std::optional<Compute>() : options.compute;
+  for (const TensorEntry& tensor : checkpoint.tensors()) {
+    const TensorView& view = tensor.view;
+    if (!is_block(view.dtype) || view.n_values() == 0) continue;
+    const PackedForm form = packed_form(view, *device, compute);
+    if (form.repacked.empty()) continue;
+    facts.types[view.dtype].repacked = form.repacked;
+    facts.wider_bytes += std::max<Index>(0, form.n_bytes - view.n_bytes);
+  }
+}
 
 Facts gather(const Checkpoint& checkpoint, const EngineFlags& flags) {
   Facts facts;
@@ -109,6 +144,7 @@ Facts gather(const Checkpoint& checkpoint, const EngineFlags& flags) {
     type.bytes += tensor.view.n_bytes;
     facts.weight_bytes += tensor.view.n_bytes;
   }
+  note_wider_forms(checkpoint, flags.options(), facts);
   if (!facts.has_weights) {
     facts.weight_bytes =
         (facts.parameters.total + facts.parameters.mtp) * (facts.config.fp8 ? 1 : 2);
@@ -195,6 +231,7 @@ std::string weights_line(const Facts& f) {
     line += fmt::format("\n             {:<8} {:>10}  {} tensor{}", name(dtype),
                         format_bytes(type.bytes), with_commas(type.tensors),
                         type.tensors == 1 ? "" : "s");
+    if (!type.repacked.empty()) line += fmt::format(", run as {}", type.repacked);
   }
   return line;
 }
@@ -222,7 +259,7 @@ std::string summary(const Facts& f, const std::string& path) {
   row("weights", weights_line(f));
   row("cache", cache_line(f));
   row("memory", fmt::format("{}: weights {}, cache of {} tokens {}", format_bytes(f.memory_bytes()),
-                            format_bytes(f.weight_bytes), with_commas(f.ctx),
+                            format_bytes(f.weight_memory()), with_commas(f.ctx),
                             format_bytes(f.cache_bytes() * f.ctx)));
   return out;
 }
@@ -283,8 +320,9 @@ Json facts_json(const Facts& f, const Checkpoint& checkpoint, bool list_tensors)
                   {"tensors", checkpoint.tensors().size()}};
   Json types = Json::object();
   for (const auto& [dtype, type] : f.types) {
-    types[std::string(name(dtype))] = {
-        {"tensors", type.tensors}, {"values", type.values}, {"bytes", type.bytes}};
+    Json& entry = types[std::string(name(dtype))];
+    entry = {{"tensors", type.tensors}, {"values", type.values}, {"bytes", type.bytes}};
+    if (!type.repacked.empty()) entry["run_as"] = type.repacked;
   }
   j["weights"]["dtypes"] = types;
   j["cache"] = {{"dtype", f.cache_value_bytes == 4 ? "f32" : "bf16"},
@@ -292,7 +330,7 @@ Json facts_json(const Facts& f, const Checkpoint& checkpoint, bool list_tensors)
                 {"mha_bytes_per_token", f.cache.mha_values_per_token * f.cache_value_bytes},
                 {"mha_factor", f.mha_factor()}};
   j["memory"] = {{"ctx", f.ctx},
-                 {"weight_bytes", f.weight_bytes},
+                 {"weight_bytes", f.weight_memory()},
                  {"cache_bytes", f.cache_bytes() * f.ctx},
                  {"total_bytes", f.memory_bytes()}};
   if (list_tensors) {

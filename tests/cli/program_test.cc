@@ -263,6 +263,29 @@ TEST(Inspect, CountsWhatTheFileHolds) {
   EXPECT_EQ(values, 134515008) << "the head is tied";
 }
 
+TEST(Inspect, SaysWhatIsRunInAWiderForm) {
+  const std::string file = std::string(KOGIA_TEST_DATA) + "/golden/v3_rare/new.gguf";
+  const auto run = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> command = {"inspect", file};
+    command.insert(command.end(), flags.begin(), flags.end());
+    const auto result = kogia(command);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.out;
+  };
+  EXPECT_THAT(run({"--isa", "scalar"}), testing::Not(HasSubstr("run as")));
+  const std::string_view isas[] = {"avx2", "neon"};
+  const bool x86 = kogia({"inspect", file, "--isa", "avx2"}).exit_code == 0;
+  const std::string isa(isas[x86 ? 0 : 1]);
+  const std::string text = run({"--isa", isa});
+  EXPECT_THAT(text, testing::ContainsRegex("iq4_nl.*, run as 8-bit codes"));
+  EXPECT_THAT(text, testing::ContainsRegex("mxfp4.*, run as 5-bit codes"));
+  const Json object = Json::parse(run({"--isa", isa, "--json"}));
+  const Json& types = object.at("weights").at("dtypes");
+  EXPECT_EQ(types.at("iq4_xs").at("run_as"), "8-bit codes");
+  EXPECT_FALSE(types.at("q3_k").contains("run_as"));
+  EXPECT_GT(object.at("memory").at("weight_bytes"), object.at("weights").at("bytes"));
+}
+
 TEST(Perplexity, ScoresAllTokensButTheFirst) {
   const TempDir dir;
   const auto text =
