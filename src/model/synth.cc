@@ -149,11 +149,13 @@ void write_all(const SynthOptions& options, const std::vector<SynthTensor>& plan
 }
 
 DType gguf_matrix(const std::string& weights) {
-  if (weights == "BF16") return DType::bf16;
-  if (weights == "Q8_0") return DType::q8_0;
-  if (weights == "Q4_K") return DType::q4_k;
+  const std::vector<std::string> known = synth_weights();
+  if (weights != "FP8" && std::ranges::find(known, weights) != known.end()) {
+    return *parse_dtype(weights);
+  }
   throw Error(ErrorCode::kUsage,
-              fmt::format("a GGUF cannot hold {}, expected BF16, Q8_0 or Q4_K", weights),
+              fmt::format("a GGUF cannot hold {}, expected BF16, Q8_0, Q4_K, Q5_K, IQ4_NL or MXFP4",
+                          weights),
               "FP8 goes into a folder: -o NAME");
 }
 
@@ -170,7 +172,9 @@ std::vector<std::string> synth_names() {
   return {"mini", "v2-lite", "r1-distill-qwen-1.5b", "v3-tiny"};
 }
 
-std::vector<std::string> synth_weights() { return {"BF16", "FP8", "Q8_0", "Q4_K"}; }
+std::vector<std::string> synth_weights() {
+  return {"BF16", "FP8", "Q8_0", "Q4_K", "Q5_K", "IQ4_NL", "MXFP4"};
+}
 
 void synthesize(const SynthOptions& options) { synthesize(options, synth_config(options.name)); }
 

@@ -23,7 +23,7 @@ struct SynthOptions {
 
 /// "mini", "v2-lite", "r1-distill-qwen-1.5b", "v3-tiny".
 std::vector<std::string> synth_names();
-/// "BF16", "FP8", "Q8_0", "Q4_K".
+/// "BF16", "FP8", "Q8_0", "Q4_K", "Q5_K", "IQ4_NL", "MXFP4".
 std::vector<std::string> synth_weights();
 
 /// Writes it as a stream: a file of 10 GB needs no 10 GB of memory. Appears whole or not at all.

@@ -219,7 +219,9 @@ class FolderPlan {
 /// What llama.cpp takes where a row is no whole number of super-blocks.
 DType fitting(DType wanted, Index row) {
   if (row % info(wanted).block_values == 0) return wanted;
-  const DType fallback = wanted == DType::q6_k ? DType::q8_0 : DType::q5_0;
+  const DType fallback = wanted == DType::q6_k   ? DType::q8_0
+                         : wanted == DType::q5_k ? DType::q5_1
+                                                 : DType::q5_0;
   KOGIA_CHECK(row % info(fallback).block_values == 0);
   return fallback;
 }
@@ -235,7 +237,8 @@ class GgufPlan {
     for (Index i = 0; i < c_.num_hidden_layers; ++i)
       layer(fmt::format("blk.{}.", i), c_.is_moe_layer(i));
     norm("output_norm.weight", d);
-    const DType head = matrix_ == DType::q4_k ? DType::q6_k : matrix_;
+    const bool wide = matrix_ == DType::bf16 || matrix_ == DType::q8_0;
+    const DType head = wide ? matrix_ : DType::q6_k;
     add("output.weight", fitting(head, d), {c_.vocab_size, d}, by_fan_in(d));
     return std::move(out_);
   }

@@ -89,7 +89,7 @@ TEST(Synth, TheConfigurationComesBackFromBothContainers) {
   const test::TempDir folder;
   for (const std::string& name : synth_names()) {
     const ModelConfig c = small(name);
-    for (const std::string weights : {"BF16", "FP8", "Q8_0", "Q4_K"}) {
+    for (const std::string weights : {"BF16", "FP8", "Q8_0", "Q4_K", "Q5_K", "IQ4_NL", "MXFP4"}) {
       const bool in_folder = weights == "FP8";
       const fs::path path = folder / (name + weights + (in_folder ? "" : ".gguf"));
       synthesize({.name = name, .weights = weights, .output = path}, c);
