@@ -18,6 +18,7 @@ struct Command {
 constexpr std::array kCommands{
     Command{"run", "answers one prompt", run_command},
     Command{"chat", "a conversation", chat_command},
+    Command{"pull", "fetches a model from the Hugging Face hub", pull_command},
     Command{"inspect", "what a checkpoint holds and what it needs", inspect_command},
     Command{"tokenize", "standard input to token ids", tokenize_command},
     Command{"perplexity", "how well a model predicts a text", perplexity_command},
@@ -36,7 +37,8 @@ std::string overview() {
   }
   return out +
          "  help        this text, or `kogia help COMMAND`\n\n"
-         "MODEL is a folder as Hugging Face lays it out, or a .gguf file.\n"
+         "MODEL is a folder as Hugging Face lays it out, a .gguf file, or a pulled repository's "
+         "name.\n"
          "Answers go to standard output, everything else to standard error; --json gives one JSON\n"
          "object. Exit codes: 0, 1 failed, 2 wrong use.\n\n"
          "Example\n  kogia chat path/to/DeepSeek-R1-Distill-Qwen-1.5B\n";

@@ -8,6 +8,7 @@ namespace kogia::cli {
 // Each parses its arguments and does its job; 0 is success, failures are thrown.
 int run_command(Arguments arguments);
 int chat_command(Arguments arguments);
+int pull_command(Arguments arguments);
 int inspect_command(Arguments arguments);
 int tokenize_command(Arguments arguments);
 int perplexity_command(Arguments arguments);

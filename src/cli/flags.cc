@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 
 namespace kogia::cli {
@@ -134,7 +135,7 @@ OptionGroup accepted_without_effect(EngineFlags& flags, std::uint64_t& seed) {
 }
 
 std::unique_ptr<Engine> open_engine(const std::string& model, const EngineFlags& flags) {
-  return Engine::open(model, flags.options());
+  return Engine::open(find_model(model), flags.options());
 }
 
 std::vector<OptionRow> SamplingFlags::rows() {

@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "device/cpu_device.h"
 #include "formats/checkpoint.h"
@@ -352,7 +353,7 @@ Json facts_json(const Facts& f, const Checkpoint& checkpoint, bool list_tensors)
 int inspect_command(Arguments arguments) {
   InspectFlags f;
   if (!parse(describe(f), arguments)) return 0;
-  const auto checkpoint = open(f.model);
+  const auto checkpoint = open(find_model(f.model));
   const Facts facts = gather(*checkpoint, f.engine);
   if (f.json) {
     write_json(facts_json(facts, *checkpoint, f.tensors));

@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "formats/quantize_checkpoint.h"
 
@@ -143,6 +144,7 @@ void say_what_was_done(const QuantizeFlags& f, const QuantizeReport& r) {
 int quantize_command(Arguments arguments) {
   QuantizeFlags f;
   if (!parse(describe(f), arguments)) return 0;
+  f.source = find_model(f.source).string();
   const Quantization type = wanted(f.type);
   check_places(f, type);
   const InterruptGuard ctrl_c;

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 
@@ -59,7 +60,7 @@ std::string shown(const std::string& bytes) {
 int tokenize_command(Arguments arguments) {
   TokenizeFlags f;
   if (!parse(describe(f), arguments)) return 0;
-  const auto tokenizer = open_tokenizer(f.model);
+  const auto tokenizer = open_tokenizer(find_model(f.model));
   const std::vector<TokenId> ids =
       tokenizer->encode(read_text("-"), {.add_special = f.bos, .parse_added = !f.plain});
 
