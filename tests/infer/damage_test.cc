@@ -93,8 +93,8 @@ void for_each_tensor(const std::string& file, const Use& use) {
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
     const std::size_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
-    use(name, entry["dtype"].get<std::string>(), entry["shape"],
-        file.substr(sizeof(n) + n + begin, end - begin));
+    const std::string dtype = entry["dtype"];
+    use(name, dtype, entry["shape"], file.substr(sizeof(n) + n + begin, end - begin));
   }
 }
 
