@@ -25,6 +25,7 @@ constexpr std::array kCommands{
     Command{"quantize", "a checkpoint again with smaller weights", quantize_command},
     Command{"bench", "prefill and decode speed", bench_command},
     Command{"devices", "what this machine can compute with", devices_command},
+    Command{"convert", "a checkpoint in another container", convert_command},
     Command{"synth", "a checkpoint with random weights", synth_command},
 };
 

@@ -6,20 +6,18 @@ namespace kogia {
 
 void Block::bind(Binder& binder, const ModelConfig& c, Index layer, bool moe, MlaForm form) {
   const LayerNames name(layer);
-  binder.norm(name("input_layernorm", "attn_norm"), c.hidden_size, input_layernorm_,
-              c.rms_norm_eps);
+  binder.norm(name(names::kInputNorm), c.hidden_size, input_layernorm_, c.rms_norm_eps);
   if (c.is_mla()) {
     attention_.emplace<MlaAttention>().bind(binder, c, layer, form);
   } else {
     attention_.emplace<GqaAttention>().bind(binder, c, layer);
   }
-  binder.norm(name("post_attention_layernorm", "ffn_norm"), c.hidden_size,
-              post_attention_layernorm_, c.rms_norm_eps);
+  binder.norm(name(names::kPostAttentionNorm), c.hidden_size, post_attention_layernorm_,
+              c.rms_norm_eps);
   if (moe) {
     ffn_.emplace<Moe>().bind(binder, c, layer);
   } else {
-    ffn_.emplace<Mlp>().bind(binder, name("mlp.gate_proj", "ffn_gate"),
-                             name("mlp.up_proj", "ffn_up"), name("mlp.down_proj", "ffn_down"),
+    ffn_.emplace<Mlp>().bind(binder, name(names::kGate), name(names::kUp), name(names::kDown),
                              c.hidden_size, c.intermediate_size);
   }
 }

@@ -16,13 +16,13 @@ void GqaAttention::bind(Binder& binder, const ModelConfig& c, Index layer) {
       binder.linear(n, rows, d, out);
     }
   };
-  projection(name("self_attn.q_proj", "attn_q"), q, q_proj_);
-  projection(name("self_attn.k_proj", "attn_k"), kv, k_proj_);
-  projection(name("self_attn.v_proj", "attn_v"), kv, v_proj_);
-  binder.linear(name("self_attn.o_proj", "attn_output"), d, q, o_proj_);
+  projection(name(names::kQ), q, q_proj_);
+  projection(name(names::kK), kv, k_proj_);
+  projection(name(names::kV), kv, v_proj_);
+  binder.linear(name(names::kO), d, q, o_proj_);
   if (c.qk_norm) {
-    binder.norm(name("self_attn.q_norm", "attn_q_norm"), c.head_dim, q_norm_, c.rms_norm_eps);
-    binder.norm(name("self_attn.k_norm", "attn_k_norm"), c.head_dim, k_norm_, c.rms_norm_eps);
+    binder.norm(name(names::kQNorm), c.head_dim, q_norm_, c.rms_norm_eps);
+    binder.norm(name(names::kKNorm), c.head_dim, k_norm_, c.rms_norm_eps);
   }
 }
 

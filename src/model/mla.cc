@@ -17,26 +17,22 @@ void MlaAttention::bind(Binder& binder, const ModelConfig& c, Index layer, MlaFo
   // says.
   constexpr double kInnerEps = 1e-6;
   if (c.q_lora_rank > 0) {
-    binder.linear(name("self_attn.q_a_proj", "attn_q_a"), c.q_lora_rank, d, q_a_proj_);
-    binder.norm(name("self_attn.q_a_layernorm", "attn_q_a_norm"), c.q_lora_rank, q_a_norm_,
-                kInnerEps);
-    binder.linear(name("self_attn.q_b_proj", "attn_q_b"), q, c.q_lora_rank, q_b_proj_);
+    binder.linear(name(names::kQA), c.q_lora_rank, d, q_a_proj_);
+    binder.norm(name(names::kQANorm), c.q_lora_rank, q_a_norm_, kInnerEps);
+    binder.linear(name(names::kQB), q, c.q_lora_rank, q_b_proj_);
   } else {
-    binder.linear(name("self_attn.q_proj", "attn_q"), q, d, q_proj_);
+    binder.linear(name(names::kQ), q, d, q_proj_);
   }
-  binder.linear(name("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
-                c.kv_lora_rank + c.qk_rope_head_dim, d, kv_a_proj_);
-  binder.norm(name("self_attn.kv_a_layernorm", "attn_kv_a_norm"), c.kv_lora_rank, kv_a_norm_,
-              kInnerEps);
-  binder.linear(name("self_attn.o_proj", "attn_output"), d, c.num_attention_heads * c.v_head_dim,
-                o_proj_);
+  binder.linear(name(names::kKvA), c.kv_lora_rank + c.qk_rope_head_dim, d, kv_a_proj_);
+  binder.norm(name(names::kKvANorm), c.kv_lora_rank, kv_a_norm_, kInnerEps);
+  binder.linear(name(names::kO), d, c.num_attention_heads * c.v_head_dim, o_proj_);
 
   const auto heads = static_cast<std::size_t>(c.num_attention_heads);
   up_v_.resize(heads);
   if (form != MlaForm::kExpanded) up_k_t_.resize(heads);
   if (form != MlaForm::kAbsorbed) up_k_.resize(heads);
-  const TensorName whole = name("self_attn.kv_b_proj", "attn_kv_b");
-  const TensorName split_k = name("", "attn_k_b"), split_v = name("", "attn_v_b");
+  const TensorName whole = name(names::kKvB);
+  const TensorName split_k = name(names::kKB), split_v = name(names::kVB);
   const Index h = c.num_attention_heads, nope = c.qk_nope_head_dim, v = c.v_head_dim,
               r = c.kv_lora_rank;
   const bool is_split = binder.gguf() && !binder.has(whole);

@@ -46,8 +46,7 @@ Model::~Model() = default;
 
 void Model::Parts::bind(Binder& binder, const LoadOptions& options) {
   const ModelConfig& c = config;
-  const TensorName embedding_name{"model.embed_tokens", "token_embd"};
-  const TensorName head_name{"lm_head", "output"};
+  const TensorName &embedding_name = names::kEmbedTokens, &head_name = names::kLmHead;
   if (c.tie_word_embeddings) {
     binder.linear(embedding_name, c.vocab_size, c.hidden_size, head);
     binder.ignore("lm_head.weight");  // some files keep a copy
@@ -55,11 +54,11 @@ void Model::Parts::bind(Binder& binder, const LoadOptions& options) {
     binder.embedding(embedding_name, c.vocab_size, c.hidden_size, own_embedding);
     binder.linear(head_name, c.vocab_size, c.hidden_size, head);
   }
-  binder.norm({"model.norm", "output_norm"}, c.hidden_size, norm, c.rms_norm_eps);
+  binder.norm(names::kFinalNorm, c.hidden_size, norm, c.rms_norm_eps);
   blocks.resize(static_cast<std::size_t>(c.num_hidden_layers));
   for (Index i = 0; i < c.num_hidden_layers; ++i) {
     blocks[static_cast<std::size_t>(i)].bind(binder, c, i, c.is_moe_layer(i), options.mla);
-    binder.ignore(LayerNames(i)("self_attn.rotary_emb.inv_freq", "").hf);  // recomputed
+    binder.ignore(LayerNames(i)({"self_attn.rotary_emb.inv_freq", ""}).hf);  // recomputed
   }
   bind_mtp(binder, options);
 }
@@ -70,22 +69,21 @@ void Model::Parts::bind_mtp(Binder& binder, const LoadOptions& options) {
   for (Index k = 0; k < c.num_nextn_predict_layers; ++k) {
     const Index layer = c.num_hidden_layers + k;
     const LayerNames name(layer);
-    if (!options.load_mtp || !binder.has(name("eh_proj", "nextn.eh_proj"))) {
-      binder.ignore(binder.gguf() ? name("", "").gguf : name("", "").hf);
+    if (!options.load_mtp || !binder.has(name(names::kMtpProj))) {
+      binder.ignore(binder.gguf() ? name.prefix().gguf : name.prefix().hf);
       continue;
     }
     MtpLayer& m = mtp.emplace_back();
-    binder.norm(name("enorm", "nextn.enorm"), c.hidden_size, m.enorm, c.rms_norm_eps);
-    binder.norm(name("hnorm", "nextn.hnorm"), c.hidden_size, m.hnorm, c.rms_norm_eps);
-    binder.linear(name("eh_proj", "nextn.eh_proj"), c.hidden_size, 2 * c.hidden_size, m.eh_proj);
-    const TensorName head_norm = name("shared_head.norm", "nextn.shared_head_norm");
-    binder.norm(binder.has(head_norm) ? head_norm : TensorName{"model.norm", "output_norm"},
-                c.hidden_size, m.head_norm, c.rms_norm_eps);
+    binder.norm(name(names::kMtpNormE), c.hidden_size, m.enorm, c.rms_norm_eps);
+    binder.norm(name(names::kMtpNormH), c.hidden_size, m.hnorm, c.rms_norm_eps);
+    binder.linear(name(names::kMtpProj), c.hidden_size, 2 * c.hidden_size, m.eh_proj);
+    const TensorName head_norm = name(names::kMtpHeadNorm);
+    binder.norm(binder.has(head_norm) ? head_norm : names::kFinalNorm, c.hidden_size, m.head_norm,
+                c.rms_norm_eps);
     m.block.bind(binder, c, layer, c.n_routed_experts > 0, options.mla);
-    for (const TensorName& copy :
-         {name("embed_tokens.weight", "nextn.embed_tokens.weight"),
-          name("shared_head.head.weight", "nextn.shared_head_head.weight")}) {
-      binder.ignore(binder.gguf() ? copy.gguf : copy.hf);
+    for (const NamePair copied : {names::kMtpEmbedTokens, names::kMtpHead}) {
+      const TensorName copy = name(copied);
+      binder.ignore((binder.gguf() ? copy.gguf : copy.hf) + ".weight");
     }
   }
 }

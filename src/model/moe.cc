@@ -8,18 +8,14 @@ namespace kogia {
 void Moe::bind(Binder& binder, const ModelConfig& c, Index layer) {
   config_ = &c;
   const LayerNames name(layer);
-  binder.linear(name("mlp.gate", "ffn_gate_inp"), c.n_routed_experts, c.hidden_size, router_,
-                Compute::f32);
+  binder.linear(name(names::kRouter), c.n_routed_experts, c.hidden_size, router_, Compute::f32);
   if (c.topk_method == ModelConfig::TopkMethod::kNoauxTc) {
-    binder.exact_vector(name("mlp.gate.e_score_correction_bias", "exp_probs_b.bias"),
-                        c.n_routed_experts, e_score_correction_bias_);
+    binder.exact_vector(name(names::kRouterBias), c.n_routed_experts, e_score_correction_bias_);
   }
   bind_experts(binder, layer);
   if (c.n_shared_experts > 0) {
-    shared_.bind(binder, name("mlp.shared_experts.gate_proj", "ffn_gate_shexp"),
-                 name("mlp.shared_experts.up_proj", "ffn_up_shexp"),
-                 name("mlp.shared_experts.down_proj", "ffn_down_shexp"), c.hidden_size,
-                 c.shared_intermediate_size());
+    shared_.bind(binder, name(names::kSharedGate), name(names::kSharedUp), name(names::kSharedDown),
+                 c.hidden_size, c.shared_intermediate_size());
   }
 }
 
@@ -29,25 +25,25 @@ void Moe::bind_experts(Binder& binder, Index layer) {
   const LayerNames name(layer);
   const Index n = c.n_routed_experts, width = c.moe_intermediate_size, d = c.hidden_size;
   experts_.resize(static_cast<std::size_t>(n));
-  const TensorName fused = name("", "ffn_gate_up_exps");
+  const TensorName fused = name(names::kExpertGateUp);
   for (Index e = 0; e < n; ++e) {
     Mlp& expert = experts_[static_cast<std::size_t>(e)];
     if (!binder.gguf()) {
-      const std::string p = "mlp.experts." + std::to_string(e) + ".";
-      expert.bind(binder, name(p + "gate_proj", ""), name(p + "up_proj", ""),
-                  name(p + "down_proj", ""), d, width);
+      expert.bind(binder, {name.expert(e, names::kExpertGate), {}},
+                  {name.expert(e, names::kExpertUp), {}}, {name.expert(e, names::kExpertDown), {}},
+                  d, width);
       continue;
     }
     if (binder.has(fused)) {
       binder.slice(fused, {n, 2 * width, d}, {2 * e * width, width}, false, expert.gate_proj);
       binder.slice(fused, {n, 2 * width, d}, {(2 * e + 1) * width, width}, false, expert.up_proj);
     } else {
-      binder.slice(name("", "ffn_gate_exps"), {n, width, d}, {e * width, width}, false,
+      binder.slice(name(names::kExpertGate), {n, width, d}, {e * width, width}, false,
                    expert.gate_proj);
-      binder.slice(name("", "ffn_up_exps"), {n, width, d}, {e * width, width}, false,
+      binder.slice(name(names::kExpertUp), {n, width, d}, {e * width, width}, false,
                    expert.up_proj);
     }
-    binder.slice(name("", "ffn_down_exps"), {n, d, width}, {e * d, d}, false, expert.down_proj);
+    binder.slice(name(names::kExpertDown), {n, d, width}, {e * d, d}, false, expert.down_proj);
   }
 }
 

@@ -24,45 +24,61 @@ constexpr std::string_view kDeepSeekV3Words =
 constexpr std::string_view kDeepSeekLlmWords =
     R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\x{1F7D}ᾀ-ᾴᾶ-ᾼ\x{1FBE}ῂ-ῄῆ-ῌῐ-\x{1FD3}ῖ-\x{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\x{2126}ℨ\x{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
 
-void split(GgufPretokenizer& p, std::string_view pattern) {
+/// A pre-tokenizer in the making, and how tokenizer.json spells it.
+struct Building : GgufPretokenizer {
+  std::vector<PretokenizerStep> steps;
+};
+
+void split(Building& p, std::string_view pattern) {
   p.pretokenizer.add_split(pattern, Behavior::kIsolated, false);
+  p.steps.push_back({PretokenizerStep::kSplit, std::string(pattern)});
+}
+void digits(Building& p) {
+  p.pretokenizer.add_digits(/*individual=*/true);
+  p.steps.push_back({.kind = PretokenizerStep::kDigits});
+}
+void byte_level(Building& p, bool use_regex) {
+  p.pretokenizer.add_byte_level(false, use_regex);
+  p.steps.push_back({.kind = PretokenizerStep::kByteLevel, .use_regex = use_regex});
 }
 
-void llama3(GgufPretokenizer& p) {
+void llama3(Building& p) {
   split(p, kLlama3);
   p.ignore_merges = true;
   p.add_bos = true;
 }
-void llama3_without_bos(GgufPretokenizer& p) { split(p, kLlama3); }
-void qwen2(GgufPretokenizer& p) {
+void llama3_without_bos(Building& p) { split(p, kLlama3); }
+void qwen2(Building& p) {
   split(p, kQwen2);
   p.nfc = true;
 }
-void deepseek_v3(GgufPretokenizer& p) {
+void deepseek_v3(Building& p) {
   split(p, R"(\p{N}{1,3})");
   split(p, "[一-龥぀-ゟ゠-ヿ]+");
   split(p, kDeepSeekV3Words);
 }
-void deepseek_llm(GgufPretokenizer& p) {
+void deepseek_llm(Building& p) {
   split(p, R"([\r\n])");
   split(p, kDeepSeekLlmWords);
   split(p, R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)");
   split(p, R"(\s+$)");
   split(p, "[一-龥ࠀ-一가-퟿]+");
-  p.pretokenizer.add_digits(/*individual=*/true);
+  digits(p);
 }
-void deepseek_coder(GgufPretokenizer& p) {
+void deepseek_coder(Building& p) {
   split(p, R"([\r\n])");
   split(p, R"(\s?\p{L}+)");
   split(p, R"(\s?\p{P}+)");
   split(p, "[一-龥ࠀ-一가-퟿]+");
-  p.pretokenizer.add_digits(/*individual=*/true);
+  digits(p);
 }
-void gpt2(GgufPretokenizer& p) { p.pretokenizer.add_byte_level(false, /*use_regex=*/true); }
+void gpt2(Building& p) { byte_level(p, true); }
+
+constexpr std::string_view kSmollm = "smollm";
 
 struct Entry {
   std::string_view name;
-  void (*build)(GgufPretokenizer&);
+  void (*build)(Building&);
 };
 
 constexpr std::array kEntries = {
@@ -76,18 +92,22 @@ constexpr std::array kEntries = {
     Entry{"llama3", llama3},
     Entry{"qwen2", qwen2},
     Entry{"smaug-bpe", llama3_without_bos},
-    Entry{"smollm", gpt2},  // as transformers reads SmolLM2: docs/decisions/0013
+    Entry{kSmollm, gpt2},  // as transformers reads SmolLM2: docs/decisions/0013
 
 };
 
 }  // namespace
 
-GgufPretokenizer gguf_pretokenizer(std::string_view name) {
+namespace {
+
+Building build(std::string_view name) {
   for (const Entry& entry : kEntries) {
     if (entry.name != name) continue;
-    GgufPretokenizer p;
+    Building p;
     entry.build(p);
-    if (!p.pretokenizer.ends_in_byte_level()) p.pretokenizer.add_byte_level(false, false);
+    if (!p.pretokenizer.ends_in_byte_level()) byte_level(p, false);
+    // Published as digits, then GPT-2's pattern; only reading follows transformers (see above).
+    if (name == kSmollm) p.steps.insert(p.steps.begin(), {.kind = PretokenizerStep::kDigits});
     return p;
   }
   std::string known;
@@ -99,6 +119,27 @@ GgufPretokenizer gguf_pretokenizer(std::string_view name) {
                   known),
       "a wrong guess would change the numbers in every prompt; use a checkpoint with "
       "tokenizer.json");
+}
+
+}  // namespace
+
+GgufPretokenizer gguf_pretokenizer(std::string_view name) { return build(name); }
+
+std::vector<PretokenizerStep> gguf_pretokenizer_steps(std::string_view name) {
+  return build(name).steps;
+}
+
+std::vector<std::string> gguf_pretokenizer_names(const std::vector<PretokenizerStep>& steps) {
+  std::vector<std::string> names;
+  for (const std::string_view usual : {"llama-bpe", "qwen2"}) {
+    if (build(usual).steps == steps) names.emplace_back(usual);
+  }
+  for (const Entry& entry : kEntries) {
+    if (build(entry.name).steps == steps && std::ranges::find(names, entry.name) == names.end()) {
+      names.emplace_back(entry.name);
+    }
+  }
+  return names;
 }
 
 }  // namespace kogia

@@ -51,6 +51,14 @@ class Pretokenizer {
   bool byte_level_ = false;
 };
 
+/// A step of a pre-tokenizer as tokenizer.json spells it.
+struct PretokenizerStep {
+  enum Kind { kSplit, kDigits, kByteLevel } kind = kSplit;
+  std::string pattern = {};  // kSplit, isolated
+  bool use_regex = false;    // kByteLevel
+  bool operator==(const PretokenizerStep&) const = default;
+};
+
 /// The splits that a GGUF names in tokenizer.ggml.pre.
 struct GgufPretokenizer {
   Pretokenizer pretokenizer;
@@ -58,6 +66,11 @@ struct GgufPretokenizer {
   bool nfc = false;
   bool add_bos = false;  // where the file does not say
 };
+
+/// What a tokenizer.json has behind a name, byte level last.
+std::vector<PretokenizerStep> gguf_pretokenizer_steps(std::string_view name);
+/// The names that GGUFs use for these steps; the first of several with the same is the usual one.
+std::vector<std::string> gguf_pretokenizer_names(const std::vector<PretokenizerStep>& steps);
 
 /// Throws Error(kUnsupported) that lists the known names.
 GgufPretokenizer gguf_pretokenizer(std::string_view name);
