@@ -2,6 +2,8 @@
 // multipliers (many rows)?
 
 #include <algorithm>
+#include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -40,8 +42,15 @@ std::unique_ptr<Matrix> random_matrix(Device& device, const Shape& s) {
                      {.compute = s.compute});
 }
 
+/// KOGIA_ISA=avx2: which instruction set to measure; the best if not given.
+std::optional<Isa> chosen_isa() {
+  const char* isa = std::getenv("KOGIA_ISA");
+  return isa == nullptr ? std::nullopt : parse_isa(isa);
+}
+
 void BM_linear(benchmark::State& state, Shape s) {
-  const auto device = make_cpu_device({.n_threads = static_cast<int>(state.range(0)), .isa = {}});
+  const auto device =
+      make_cpu_device({.n_threads = static_cast<int>(state.range(0)), .isa = chosen_isa()});
   // Where few rows read the weights: so many matrices that no call finds its own in a cache.
   std::vector<std::unique_ptr<Matrix>> w;
   Index bytes = 0;

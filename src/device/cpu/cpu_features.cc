@@ -52,6 +52,7 @@ CpuFeatures cpu_features() {
   f.avx2 = ymm && bit(one.ecx, 28) && bit(seven.ebx, 5);
   f.fma = ymm && bit(one.ecx, 12);
   f.f16c = ymm && bit(one.ecx, 29);
+  f.avx_vnni = f.avx2 && bit(seven_one.eax, 4);
   f.gfni = bit(seven.ecx, 8);
   f.vaes = ymm && bit(seven.ecx, 9);
   f.vpclmulqdq = ymm && bit(seven.ecx, 10);

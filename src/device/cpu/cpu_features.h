@@ -12,6 +12,7 @@ namespace kogia {
 struct CpuFeatures {
   bool avx2 = false, fma = false, f16c = false, bmi = false, bmi2 = false, lzcnt = false,
        popcnt = false;
+  bool avx_vnni = false;  // byte dot products (VPDPBUSD) on the registers of AVX2
   // The rest of what -march=icelake-server may emit, and bf16 dot products: Zen 4, Zen 5, Sapphire
   // Rapids and later have all of them.
   bool avx512f = false, avx512bw = false, avx512vl = false, avx512dq = false, avx512cd = false,

@@ -1,294 +1,280 @@
-// Matrix products with AVX2: whole numbers as bytes (vpmaddubsw, vpmaddwd); every other arithmetic
-// as f32 fused multiply-adds of decoded weights, x rounded as the arithmetic says and kept in f32.
+// Matrix products with AVX2: whole numbers as bytes; every other arithmetic as f32 fused
+// multiply-adds of decoded weights, x rounded as the arithmetic says and kept in f32.
 //
-// A group of codes is decoded into L1 once for all rows of the tile. Order of an output's sum:
-// within a group the columns in order from zero (int8: exactly), then group after group.
+// Compiled twice: as `avx2`, where bytes are multiplied by vpmaddubsw and vpmaddwd, and as
+// `avx2_vnni` for processors with vpdpbusd on these registers (AVX-VNNI). Sums of whole numbers are
+// exact, so both give the same bits.
+//
+// Roofline: one row is bound by reading the weights where they are multiplied as bytes (q4: 2.5
+// instructions for 16 bytes, a core then takes in 40 GB/s) and by decoding where not: a weight
+// costs two to five instructions of eight lanes. Many rows: 16 flops an FMA, 64 a vpdpbusd, 64 for
+// two or four instructions without it; a group is decoded into L1 once for all rows of the tile,
+// and 6 × 16 (f32) or 4 × 16 sums stay in registers.
+//
+// Order of an output's sum: within a group the columns in order from zero (int8: exactly), then
+// group after group. It does not depend on the number of rows that share the registers.
 
-#include <immintrin.h>
+#include "device/cpu/decode_avx2-inl.h"
 
-#include "device/cpu/packed.h"
-
-namespace kogia::avx2 {
+namespace kogia::KOGIA_ISA {
 namespace {
 
-#define KOGIA_INLINE __attribute__((always_inline))
-
-constexpr Index kGroupFloats = 32 * kPanelRows;
-
-KOGIA_INLINE inline __m256i load(const std::byte* at) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-}
-KOGIA_INLINE inline __m256 load_halves(const std::byte* at) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-}
-KOGIA_INLINE inline __m128i load_bytes(const std::byte* at) {
-  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
-}
-
-/// Lanes 8 half … 8 half + 7.
-struct ScaleMin {
-  __m256 scale, min;
+/// The layout of the weights, known when a kernel is compiled.
+template <Codes kCodesOf, ScaleType kScaleOf, bool kMinOf>
+struct Layout {
+  static constexpr Codes kCodes = kCodesOf;
+  static constexpr ScaleType kScale = kScaleOf;
+  static constexpr bool kScaled = kScale != ScaleType::none, kMin = kMinOf;
+  static constexpr int kColumns = static_cast<int>(group_columns(kCodes)), kQuads = kColumns / 4;
 };
-KOGIA_INLINE inline ScaleMin load_scales(const PackedView& w, const GroupAt& at, int half) {
-  const std::byte* head = at.record + 16 * half;  // of f16 numbers
-  const Index n = w.groups_per_record;
-  const __m256 none = _mm256_setzero_ps();
-  switch (w.scale) {
-    case ScaleType::none:
-      break;
-    case ScaleType::f16:
-      return {load_halves(head + at.i * 32),
-              w.has_min ? load_halves(head + (n + at.i) * 32) : none};
-    case ScaleType::f32:
-      return {_mm256_loadu_ps(reinterpret_cast<const float*>(at.record) + 8 * half), none};
-    case ScaleType::parts: {
-      const std::byte* parts = at.record + (w.has_min ? 64 : 32) + at.i * 16 + 8 * half;
-      const __m256i s = _mm256_cvtepi8_epi32(load_bytes(parts));
-      const __m256 scale = _mm256_mul_ps(load_halves(head), _mm256_cvtepi32_ps(s));
-      if (!w.has_min) return {scale, none};
-      const __m256i m = _mm256_cvtepu8_epi32(load_bytes(parts + n * 16));
-      return {scale, _mm256_mul_ps(load_halves(head + 32), _mm256_cvtepi32_ps(m))};
-    }
-    case ScaleType::nibbles: {
-      const __m256i both = _mm256_cvtepu8_epi32(load_bytes(at.record + 64 + at.i * 16 + 8 * half));
-      const __m256i s = _mm256_and_si256(both, _mm256_set1_epi32(15));
-      const __m256i m = _mm256_srli_epi32(both, 4);
-      return {_mm256_mul_ps(load_halves(head), _mm256_cvtepi32_ps(s)),
-              _mm256_mul_ps(load_halves(head + 32), _mm256_cvtepi32_ps(m))};
-    }
+
+/// Weights, panel after panel, as one stream, asked for so far ahead that memory has answered when
+/// they are read. Nothing beyond the tile is asked for.
+class Stream {
+ public:
+  KOGIA_INLINE inline Stream(const std::byte* begin, const std::byte* end)
+      : next_(begin), end_(end) {
+    reach(begin);
   }
-  return {none, none};
-}
-
-// --- decoding to f32 ---------------------------------------------------------------------------
-
-/// Column c of a plane of `bits` bits, in the low bits of each lane; what is above it is cleared.
-KOGIA_INLINE inline __m256i plane_column(const std::byte* plane, int bits, Index c, int half) {
-  const Index slot = c / 8 * 2 + c % 4 / 2;
-  const Index shift = c % 2 * 16 + c % 8 / 4 * 8 + slot * bits % 8;
-  const __m256i v = load(plane + slot * bits / 8 * 64 + 32 * half);
-  return _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(static_cast<int>(shift))),
-                          _mm256_set1_epi32((1 << bits) - 1));
-}
-
-KOGIA_INLINE inline __m256 fp8_values(const PackedView& w, __m256i code) {
-  const __m256i magnitude = _mm256_i32gather_epi32(
-      reinterpret_cast<const int*>(w.table), _mm256_and_si256(code, _mm256_set1_epi32(127)), 2);
-  const __m256i sign = _mm256_and_si256(code, _mm256_set1_epi32(128));
-  return _mm256_castsi256_ps(
-      _mm256_or_si256(_mm256_slli_epi32(magnitude, 16), _mm256_slli_epi32(sign, 24)));
-}
-
-/// Eight lanes of column c of a group, not scaled.
-KOGIA_INLINE inline __m256 decode_column(const PackedView& w, const GroupAt& at, Index c,
-                                         int half) {
-  switch (w.codes) {
-    case Codes::f32:
-      return _mm256_castsi256_ps(load(at.low + c * 64 + 32 * half));
-    case Codes::f16:
-      return load_halves(at.low + c * 32 + 16 * half);
-    case Codes::bf16: {
-      const __m256i pair = load(at.low + c / 2 * 64 + 32 * half);
-      const __m256i odd = _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xFFFF0000)));
-      return _mm256_castsi256_ps(c % 2 == 0 ? _mm256_slli_epi32(pair, 16) : odd);
-    }
-    case Codes::fp8:
-      return fp8_values(w, plane_column(at.low, 8, c, half));
-    case Codes::q8: {
-      const __m256i code = _mm256_slli_epi32(plane_column(at.low, 8, c, half), 24);
-      return _mm256_cvtepi32_ps(_mm256_srai_epi32(code, 24));
-    }
-    default:
-      break;
+  /// Asks for what lies before `at` + kAheadBytes and was not asked for.
+  KOGIA_INLINE inline void reach(const std::byte* at) {
+    constexpr Index kAheadBytes = 12 << 10;  // a core's share of the bandwidth × its latency
+    const std::byte* until = end_ - at < kAheadBytes ? end_ : at + kAheadBytes;
+    for (; next_ < until; next_ += 64) _mm_prefetch(next_, _MM_HINT_T0);
   }
-  const PlaneBits bits = plane_bits(w.codes);
-  __m256i code = plane_column(at.low, bits.low, c, half);
-  if (bits.high != 0) {
-    const Index column = w.groups_per_plane == 1 ? c : at.i % w.groups_per_plane * w.group + c;
-    const __m256i high = plane_column(at.high, bits.high, column, half);
-    code = _mm256_or_si256(code, _mm256_sll_epi32(high, _mm_cvtsi32_si128(bits.low)));
-  }
-  return _mm256_cvtepi32_ps(_mm256_add_epi32(code, _mm256_set1_epi32(w.lowest)));
-}
 
-/// Values of a group, [columns][16], in `buffer` or where the matrix keeps them.
-const float* decode_values(const PackedView& w, const GroupAt& at, float* buffer) {
-  if (w.codes == Codes::f32) return reinterpret_cast<const float*>(at.low);
-  const bool scaled = w.scale != ScaleType::none;
-  for (int half = 0; half < 2; ++half) {
-    const ScaleMin by = load_scales(w, at, half);
-    for (Index c = 0; c < w.group; ++c) {
-      __m256 v = decode_column(w, at, c, half);
-      if (scaled) v = _mm256_mul_ps(v, by.scale);
-      if (w.has_min) v = _mm256_add_ps(v, by.min);
-      _mm256_storeu_ps(buffer + c * kPanelRows + 8 * half, v);
-    }
+ private:
+  const std::byte *next_, *end_;
+};
+
+/// Where a panel's next group is.
+struct Walk {
+  const PackedView& w;
+  const std::byte* record;
+  Index i = 0;
+  KOGIA_INLINE inline GroupAt next() {
+    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
+    return group_at(w, record, i++);
   }
-  return buffer;
-}
+};
 
 // --- products of f32 ---------------------------------------------------------------------------
 
-/// acc[kRows][kPanels][16] += x · group.
-template <int kRows, int kPanels>
-KOGIA_INLINE inline void micro(const float* const* weights, Index columns, const float* x,
-                               Index x_stride, float* acc) {
-  __m256 sum[kRows][2 * kPanels];
-  for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < 2 * kPanels; ++p) sum[r][p] = _mm256_setzero_ps();
+/// What scales the values of a group.
+template <class L>
+struct ValueScale {
+  ScaleMin by;
+  KOGIA_INLINE inline __m256 operator()(__m256 v) const {
+    if constexpr (L::kScaled) v = _mm256_mul_ps(v, by.scale);
+    if constexpr (L::kMin) v = _mm256_add_ps(v, by.min);
+    return v;
   }
+};
+
+/// acc[kRows][16] += x · group, its values in [columns][16].
+template <int kRows>
+KOGIA_INLINE inline void add_values(const float* values, Index columns, const float* x,
+                                    Index x_stride, float* acc) {
+  __m256 sum[kRows][2];
+  for (auto& s : sum) s[0] = s[1] = _mm256_setzero_ps();
   for (Index c = 0; c < columns; ++c) {
-    __m256 w[2 * kPanels];
-    for (int p = 0; p < 2 * kPanels; ++p) {
-      w[p] = _mm256_loadu_ps(weights[p / 2] + c * kPanelRows + p % 2 * 8);
-    }
+    const __m256 w[2] = {_mm256_loadu_ps(values + c * 16), _mm256_loadu_ps(values + c * 16 + 8)};
     for (int r = 0; r < kRows; ++r) {
       const __m256 xr = _mm256_broadcast_ss(x + r * x_stride + c);
-      for (int p = 0; p < 2 * kPanels; ++p) sum[r][p] = _mm256_fmadd_ps(w[p], xr, sum[r][p]);
+      for (int half = 0; half < 2; ++half)
+        sum[r][half] = _mm256_fmadd_ps(w[half], xr, sum[r][half]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < 2 * kPanels; ++p) {
-      float* at = acc + r * kPanels * kPanelRows + p * 8;
-      _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), sum[r][p]));
+    for (int half = 0; half < 2; ++half) {
+      float* at = acc + r * 16 + 8 * half;
+      _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), sum[r][half]));
     }
   }
 }
 
-template <int kPanels>
-void finish(const LinearTile& t, Index panel, const float* acc) {
-  for (Index r = 0; r < t.rows; ++r) {
-    const Index begin = panel * kPanelRows, end = begin + kPanels * kPanelRows;
-    for (Index out = begin; out < (end < t.w->rows ? end : t.w->rows); ++out) {
-      float y = acc[r * kPanels * kPanelRows + out - begin];
-      const Index at = r * t.y_stride + out;
-      if (t.bias != nullptr) y += t.bias[out];
-      if (t.residual != nullptr) y += t.residual[at];
-      t.y[at] = y;
+/// f32: a step is a column.
+template <class L>
+struct Values {
+  static constexpr Index kOfStep = 1, kSums = 0;
+  static constexpr int kBlock = 6;  // rows: 12 registers of sums
+  const PackedView& w;
+  Numbers<L::kCodes, L::kMin> numbers;
+  alignas(32) float buffer[L::kColumns * 16];
+  const float* values = nullptr;
+
+  explicit Values(const PackedView& view) : w(view), numbers(view) {}
+
+  void decode(const GroupAt& at) {
+    if constexpr (L::kCodes == Codes::f32) {
+      values = reinterpret_cast<const float*>(at.low);
+      return;
     }
-  }
-}
-
-template <int kPanels>
-struct ValueGroup {
-  alignas(32) float buffer[kPanels][kGroupFloats];
-  const float* weights[kPanels];
-
-  void decode(const PackedView& w, const GroupAt& at, int p) {
-    weights[p] = decode_values(w, at, buffer[p]);
+    values = buffer;
+    for (int half = 0; half < 2; ++half) {
+      const ValueScale<L> scaled = {load_scales<L::kScale, L::kMin>(w, at, half)};
+      walk_values(numbers, at, half, [&](int c, __m256 v) KOGIA_INLINE {
+        _mm256_store_ps(buffer + c * 16 + 8 * half, scaled(v));
+      });
+    }
   }
   template <int kRows>
-  KOGIA_INLINE inline void multiply(const LinearTile& t, Index g, Index r, float* acc) const {
-    const Index columns = t.w->group;
-    micro<kRows, kPanels>(weights, columns, t.x + g * columns + r * t.x_stride, t.x_stride, acc);
+  KOGIA_INLINE inline void add(const float* x, Index x_stride, const float*, Index,
+                               float* acc) const {
+    add_values<kRows>(values, L::kColumns, x, x_stride, acc);
+  }
+  /// The same from the registers that weights are decoded in.
+  template <int kRows>
+  KOGIA_INLINE inline void add_row(const GroupAt& at, const float* x, Index x_stride, const float*,
+                                   Index, __m256 (*acc)[2]) const {
+    for (int half = 0; half < 2; ++half) {
+      const ValueScale<L> scaled = {load_scales<L::kScale, L::kMin>(w, at, half)};
+      __m256 sum[kRows];
+      for (auto& s : sum) s = _mm256_setzero_ps();
+      walk_values(numbers, at, half, [&](int c, __m256 v) KOGIA_INLINE {
+        v = scaled(v);
+        KOGIA_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+          sum[r] = _mm256_fmadd_ps(v, _mm256_broadcast_ss(x + r * x_stride + c), sum[r]);
+        }
+      });
+      for (int r = 0; r < kRows; ++r) acc[r][half] = _mm256_add_ps(acc[r][half], sum[r]);
+    }
   }
 };
 
 // --- products of bytes -------------------------------------------------------------------------
 
-/// Quads of codes of a group: without sign, code - lowest; of 8 bits as they are.
-template <int kLow, int kHigh>
-void decode_planes(const PackedView& w, const GroupAt& at, std::byte* quads) {
-  const __m256i low_mask = _mm256_set1_epi8((1 << kLow) - 1);
-  const __m256i high_mask = _mm256_set1_epi8(((1 << kHigh) - 1) << kLow);
-  const Index first = w.groups_per_plane == 1 ? 0 : at.i % w.groups_per_plane * w.group / 4;
-  for (Index s = 0; s < w.group / 4; ++s) {  // slots
-    const __m128i low_shift = _mm_cvtsi32_si128(static_cast<int>(s * kLow % 8));
-    const Index high_at = (first + s) * kHigh;
-    const __m128i high_shift = _mm_cvtsi32_si128(static_cast<int>(high_at % 8));
-    for (Index half = 0; half < 2; ++half) {
-      const __m256i v = load(at.low + s * kLow / 8 * 64 + 32 * half);
-      __m256i code = _mm256_and_si256(_mm256_srl_epi16(v, low_shift), low_mask);
-      if constexpr (kHigh != 0) {
-        const __m256i above = _mm256_srl_epi16(load(at.high + 32 * half), high_shift);
-        code = _mm256_or_si256(code, _mm256_and_si256(_mm256_slli_epi16(above, kLow), high_mask));
-      }
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(quads + s * 64 + 32 * half), code);
+#ifdef __AVXVNNI__
+
+template <class L>
+struct QuadSum {
+  // Bytes with sign are made larger by 128: the instruction wants them without.
+  static constexpr int kMore = L::kCodes == Codes::q8 ? 128 : 0;
+  __m256i sum;
+  KOGIA_INLINE inline void begin(int from) { sum = _mm256_set1_epi32(from); }
+  static KOGIA_INLINE inline __m256i weights(__m256i quad) {
+    return kMore == 0 ? quad : _mm256_xor_si256(quad, _mm256_set1_epi8(-128));
+  }
+  template <int>
+  KOGIA_INLINE inline void add(__m256i w, __m256i x) {
+    sum = _mm256_dpbusd_avx_epi32(sum, w, x);
+  }
+};
+
+#else
+
+/// Products of a few quads are added in 16 bits: 2 · 127 · code · kBatch < 2¹⁵. Eight bits with
+/// sign: |w| and x with w's sign, 2 · 128 · 127 < 2¹⁵.
+template <class L>
+struct QuadSum {
+  static constexpr int kMore = 0;
+  static constexpr int kBatch = L::kCodes == Codes::q8   ? 1
+                                : L::kCodes == Codes::q6 ? 2
+                                : L::kCodes == Codes::q4 ? 8
+                                                         : 4;
+  __m256i sum, sixteen;
+  KOGIA_INLINE inline void begin(int from) { sum = _mm256_set1_epi32(from); }
+  static KOGIA_INLINE inline __m256i weights(__m256i quad) { return quad; }
+  template <int kStep>
+  KOGIA_INLINE inline void add(__m256i w, __m256i x) {
+    __m256i products;
+    if constexpr (L::kCodes == Codes::q8) {
+      products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    } else {
+      products = _mm256_maddubs_epi16(w, x);
     }
+    sixteen = kStep % kBatch == 0 ? products : _mm256_add_epi16(sixteen, products);
+    if constexpr (kStep % kBatch == kBatch - 1) {
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(sixteen, _mm256_set1_epi16(1)));
+    }
+  }
+};
+
+#endif
+
+/// acc + scale d · sum (+ min · d Σq), of x = d q.
+template <class L>
+KOGIA_INLINE inline __m256 add_scaled(const ScaleMin& by, __m256i sum, const float* x_sum,
+                                      __m256 acc) {
+  const __m256 scale = _mm256_mul_ps(by.scale, _mm256_broadcast_ss(x_sum));
+  acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc);
+  if constexpr (!L::kMin) return acc;
+  return _mm256_fmadd_ps(by.min, _mm256_set1_ps(x_sum[0] * x_sum[1]), acc);
+}
+
+/// sum[kRows][2] = x · quads, of which quad_of(step, half) are the weights.
+template <class L, int kRows, class QuadOf>
+KOGIA_INLINE inline void sum_quads(const PackedView& w, const float* x, Index x_stride,
+                                   const float* sums, Index sums_stride, const QuadOf& quad_of,
+                                   QuadSum<L> (*sum)[2]) {
+  using Sum = QuadSum<L>;
+  const int lowest = L::kMin ? 0 : w.lowest - Sum::kMore;
+  KOGIA_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const int from = L::kMin ? 0 : lowest * static_cast<int>(sums[r * sums_stride + 1]);
+    sum[r][0].begin(from), sum[r][1].begin(from);
+  }
+  const auto step = [&]<int kStep>() KOGIA_INLINE {
+    const __m256i a = Sum::weights(quad_of(kStep, 0)), b = Sum::weights(quad_of(kStep, 1));
+    KOGIA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const __m256i xr = _mm256_castps_si256(_mm256_broadcast_ss(x + r * x_stride + kStep));
+      sum[r][0].template add<kStep>(a, xr);
+      sum[r][1].template add<kStep>(b, xr);
+    }
+  };
+  step.template operator()<0>(), step.template operator()<1>();
+  step.template operator()<2>(), step.template operator()<3>();
+  if constexpr (L::kQuads == 8) {
+    step.template operator()<4>(), step.template operator()<5>();
+    step.template operator()<6>(), step.template operator()<7>();
   }
 }
 
-const std::byte* decode_quads(const PackedView& w, const GroupAt& at, std::byte* buffer) {
-  switch (w.codes) {
-    case Codes::q2:
-      decode_planes<2, 0>(w, at, buffer);
-      break;
-    case Codes::q3:
-      decode_planes<2, 1>(w, at, buffer);
-      break;
-    case Codes::q4:
-      decode_planes<4, 0>(w, at, buffer);
-      break;
-    case Codes::q5:
-      decode_planes<4, 1>(w, at, buffer);
-      break;
-    case Codes::q6:
-      decode_planes<4, 2>(w, at, buffer);
-      break;
-    default:
-      return at.low;
+/// int8: a step is four columns.
+template <class L>
+struct Quads {
+  static constexpr Index kOfStep = 4, kSums = 2;
+  static constexpr int kBlock = 4;  // rows: 8 registers of sums
+  const PackedView& w;
+  alignas(32) std::byte buffer[L::kQuads * 64];
+  const std::byte* quads = nullptr;
+  ScaleMin by[2];
+
+  explicit Quads(const PackedView& view) : w(view) {}
+
+  void decode(const GroupAt& at) {
+    quads = decode_quads<L::kCodes>(at, buffer);
+    for (int half = 0; half < 2; ++half) by[half] = load_scales<L::kScale, L::kMin>(w, at, half);
   }
-  return buffer;
-}
-
-/// A group of kCodes, of which kBatch quads are added in 16 bits: 2 · 127 · code · kBatch < 2¹⁵.
-/// Eight bits with sign: |w| and x with w's sign, 2 · 128 · 127 < 2¹⁵.
-template <Codes kCodes, int kBatch, int kPanels>
-struct QuadGroup {
-  alignas(32) std::byte buffer[kPanels][32 * kPanelRows];
-  const std::byte* weights[kPanels];
-  alignas(32) float scale[kPanels][16], min[kPanels][16];
-
-  void decode(const PackedView& w, const GroupAt& at, int p) {
-    weights[p] = decode_quads(w, at, buffer[p]);
-    for (int half = 0; half < 2; ++half) {
-      const ScaleMin by = load_scales(w, at, half);
-      _mm256_store_ps(scale[p] + 8 * half, by.scale);
-      _mm256_store_ps(min[p] + 8 * half, by.min);
-    }
-  }
-
-  static KOGIA_INLINE inline __m256i products(__m256i w, float x) {
-    const __m256i xs = _mm256_castps_si256(_mm256_set1_ps(x));
-    if constexpr (kCodes != Codes::q8) return _mm256_maddubs_epi16(w, xs);
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(xs, w));
-  }
-
   template <int kRows>
-  KOGIA_INLINE inline void multiply(const LinearTile& t, Index g, Index first, float* acc) const {
-    const Index steps = t.w->group / 4;
-    const float* x = t.x + g * steps + first * t.x_stride;
-    const float* x_sum = t.sums + 2 * g + first * t.sums_stride;  // d, Σq
-    for (int p = 0; p < 2 * kPanels; ++p) {
-      const std::byte* codes = weights[p / 2] + p % 2 * 32;
-      __m256i sum[kRows];
-      for (int r = 0; r < kRows; ++r) {
-        sum[r] = _mm256_set1_epi32(t.w->lowest * static_cast<int>(x_sum[r * t.sums_stride + 1]));
+  KOGIA_INLINE inline void add(const float* x, Index x_stride, const float* sums, Index sums_stride,
+                               float* acc) const {
+    QuadSum<L> sum[kRows][2];
+    const auto of = [this](int s, int half)
+                        KOGIA_INLINE { return load(quads + s * 64 + 32 * half); };
+    sum_quads<L, kRows>(w, x, x_stride, sums, sums_stride, of, sum);
+    for (int r = 0; r < kRows; ++r) {
+      for (int half = 0; half < 2; ++half) {
+        float* at = acc + r * 16 + 8 * half;
+        _mm256_store_ps(at, add_scaled<L>(by[half], sum[r][half].sum, sums + r * sums_stride,
+                                          _mm256_load_ps(at)));
       }
-      for (Index s = 0; s < steps; s += kBatch) {
-        __m256i w[kBatch];
-        for (int b = 0; b < kBatch; ++b) w[b] = load(codes + (s + b) * 64);
-        for (int r = 0; r < kRows; ++r) {
-          const float* xr = x + r * t.x_stride + s;
-          __m256i sixteen = products(w[0], xr[0]);
-          for (int b = 1; b < kBatch; ++b) {
-            sixteen = _mm256_add_epi16(sixteen, products(w[b], xr[b]));
-          }
-          const __m256i ones = _mm256_set1_epi16(1);
-          sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(sixteen, ones));
-        }
-      }
+    }
+  }
+  /// The same from the registers that weights are decoded in.
+  template <int kRows>
+  KOGIA_INLINE inline void add_row(const GroupAt& at, const float* x, Index x_stride,
+                                   const float* sums, Index sums_stride, __m256 (*acc)[2]) const {
+    QuadSum<L> sum[kRows][2];
+    const auto of = [&at](int s, int half) KOGIA_INLINE { return quad<L::kCodes>(at, s, half); };
+    sum_quads<L, kRows>(w, x, x_stride, sums, sums_stride, of, sum);
+    for (int half = 0; half < 2; ++half) {
+      const ScaleMin scales = load_scales<L::kScale, L::kMin>(w, at, half);
       for (int r = 0; r < kRows; ++r) {
-        float* at = acc + r * kPanels * kPanelRows + p * 8;
-        const float d = x_sum[r * t.sums_stride], total = d * x_sum[r * t.sums_stride + 1];
-        const __m256 by = _mm256_load_ps(scale[p / 2] + p % 2 * 8);
-        __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), _mm256_mul_ps(by, _mm256_set1_ps(d)),
-                                   _mm256_loadu_ps(at));
-        if (t.w->has_min) {
-          const __m256 least = _mm256_load_ps(min[p / 2] + p % 2 * 8);
-          y = _mm256_fmadd_ps(least, _mm256_set1_ps(total), y);
-        }
-        _mm256_storeu_ps(at, y);
+        acc[r][half] =
+            add_scaled<L>(scales, sum[r][half].sum, sums + r * sums_stride, acc[r][half]);
       }
     }
   }
@@ -296,63 +282,108 @@ struct QuadGroup {
 
 // --- tiles -------------------------------------------------------------------------------------
 
-template <template <int> class Group, int kPanels>
-void run_panels(const LinearTile& t, Index panel) {
+void finish(const LinearTile& t, Index panel, const float* acc) {
+  const Index begin = panel * kPanelRows, left = t.w->rows - begin;
+  const Index n = left < kPanelRows ? left : kPanelRows;
+  for (Index r = 0; r < t.rows; ++r) {
+    const Index to = r * t.y_stride + begin;
+    if (n == kPanelRows) {
+      for (Index i = 0; i < kPanelRows; i += 8) {
+        __m256 y = _mm256_load_ps(acc + r * 16 + i);
+        if (t.bias != nullptr) y = _mm256_add_ps(y, _mm256_loadu_ps(t.bias + begin + i));
+        if (t.residual != nullptr) y = _mm256_add_ps(y, _mm256_loadu_ps(t.residual + to + i));
+        _mm256_storeu_ps(t.y + to + i, y);
+      }
+      continue;
+    }
+    for (Index i = 0; i < n; ++i) {
+      float y = acc[r * 16 + i];
+      if (t.bias != nullptr) y += t.bias[begin + i];
+      if (t.residual != nullptr) y += t.residual[to + i];
+      t.y[to + i] = y;
+    }
+  }
+}
+
+/// One row, as a decoded token has, or a few, through one panel: weights go from the registers they
+/// are decoded in into the products. The same sums as by way of a buffer.
+template <class Group, int kRows>
+void run_rows(const LinearTile& t, const Group& group, Index panel, Stream& stream) {
   const PackedView& w = *t.w;
-  alignas(32) float acc[kTileRows * kPanels * kPanelRows];
-  for (Index i = 0; i < t.rows * kPanels * kPanelRows; ++i) acc[i] = 0;
-  Group<kPanels> group;
-  Index record = 0;  // where it begins in a panel
-  for (Index g = 0, i = 0; g < w.n_groups; ++g, ++i) {
-    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
-    for (int p = 0; p < kPanels; ++p) {
-      group.decode(w, group_at(w, w.panel(panel + p) + record, i), p);
-    }
+  const Index steps = w.group / Group::kOfStep;
+  __m256 acc[kRows][2];
+  for (auto& a : acc) a[0] = a[1] = _mm256_setzero_ps();
+  const float *x = t.x, *sums = t.sums;
+  Walk walk = {w, w.panel(panel)};
+  for (Index g = 0; g < w.n_groups; ++g) {
+    const GroupAt at = walk.next();
+    stream.reach(at.low);
+    group.template add_row<kRows>(at, x, t.x_stride, sums, t.sums_stride, acc);
+    x += steps, sums += Group::kSums;
+  }
+  alignas(32) float rows[kRows * 16];
+  for (int r = 0; r < kRows; ++r) {
+    _mm256_store_ps(rows + r * 16, acc[r][0]);
+    _mm256_store_ps(rows + r * 16 + 8, acc[r][1]);
+  }
+  finish(t, panel, rows);
+}
+
+/// Many rows: a group is decoded once for all.
+template <class Group>
+void run_panel(const LinearTile& t, Group& group, Index panel, Stream& stream) {
+  const PackedView& w = *t.w;
+  const Index steps = w.group / Group::kOfStep;
+  alignas(32) float acc[kTileRows * 16];
+  for (Index i = 0; i < t.rows * 16; i += 8) _mm256_store_ps(acc + i, _mm256_setzero_ps());
+  Walk walk = {w, w.panel(panel)};
+  for (Index g = 0; g < w.n_groups; ++g) {
+    const GroupAt at = walk.next();
+    stream.reach(at.low);
+    group.decode(at);
     Index r = 0;
-    const auto acc_of = [&] { return acc + r * kPanels * kPanelRows; };
-    if constexpr (kPanels == 1) {
-      for (; r + 4 <= t.rows; r += 4) group.template multiply<4>(t, g, r, acc_of());
-    }
-    for (; r + 2 <= t.rows; r += 2) group.template multiply<2>(t, g, r, acc_of());
-    for (; r < t.rows; ++r) group.template multiply<1>(t, g, r, acc_of());
+    const auto add = [&]<int kRows>() KOGIA_INLINE {
+      for (; r + kRows <= t.rows; r += kRows) {
+        group.template add<kRows>(t.x + g * steps + r * t.x_stride, t.x_stride,
+                                  t.sums + g * Group::kSums + r * t.sums_stride, t.sums_stride,
+                                  acc + r * 16);
+      }
+    };
+    add.template operator()<Group::kBlock>();
+    if constexpr (Group::kBlock > 4) add.template operator()<4>();
+    add.template operator()<2>();
+    add.template operator()<1>();
   }
-  finish<kPanels>(t, panel, acc);
+  finish(t, panel, acc);
 }
 
-template <template <int> class Group>
+template <class Group>
 void run_tile(const LinearTile& t) {
-  Index panel = t.panel_begin;
-  if (t.rows < 4) {  // two panels at once: more sums to hide the latency of an addition
-    for (; panel + 2 <= t.panel_end; panel += 2) run_panels<Group, 2>(t, panel);
+  Group group(*t.w);
+  Stream stream(t.w->panel(t.panel_begin), t.w->panel(t.panel_end));
+  const auto rows = [&]<int kRows>() {
+    for (Index panel = t.panel_begin; panel < t.panel_end; ++panel) {
+      run_rows<Group, kRows>(t, group, panel, stream);
+    }
+  };
+  if (t.rows == 1) return rows.template operator()<1>();
+  if (t.rows == 2) return rows.template operator()<2>();
+  if (t.rows == 3) return rows.template operator()<3>();
+  if (t.rows == 4) return rows.template operator()<4>();
+  for (Index panel = t.panel_begin; panel < t.panel_end; ++panel) {
+    run_panel(t, group, panel, stream);
   }
-  for (; panel < t.panel_end; ++panel) run_panels<Group, 1>(t, panel);
 }
-
-template <int kPanels>
-using Small = QuadGroup<Codes::q3, 4, kPanels>;  // and q2: groups have four quads
-template <int kPanels>
-using Four = QuadGroup<Codes::q4, 8, kPanels>;
-template <int kPanels>
-using Five = QuadGroup<Codes::q5, 4, kPanels>;
-template <int kPanels>
-using Six = QuadGroup<Codes::q6, 2, kPanels>;
-template <int kPanels>
-using Eight = QuadGroup<Codes::q8, 1, kPanels>;
 
 void tile(const LinearTile& t) {
-  if (t.w->products != Products::int8) return run_tile<ValueGroup>(t);
-  switch (t.w->codes) {
-    case Codes::q4:
-      return run_tile<Four>(t);
-    case Codes::q5:
-      return run_tile<Five>(t);
-    case Codes::q6:
-      return run_tile<Six>(t);
-    case Codes::q8:
-      return run_tile<Eight>(t);
-    default:
-      return run_tile<Small>(t);
-  }
+  const bool bytes = t.w->products == Products::int8;
+  for_layout(*t.w, [&t, bytes]<Codes kCodes, ScaleType kScale, bool kMin>() {
+    using L = Layout<kCodes, kScale, kMin>;
+    if constexpr (kCodes <= Codes::q8) {
+      if (bytes) return run_tile<Quads<L>>(t);
+    }
+    run_tile<Values<L>>(t);
+  });
 }
 
 // --- rounding x --------------------------------------------------------------------------------
@@ -375,14 +406,21 @@ struct Quantised {
   __m256 q[4];
   float d;
 };
+KOGIA_INLINE inline float greatest(__m256 v) {
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
 KOGIA_INLINE inline Quantised quantise(const float* x) {
-  float top = 0;
-  bool numbers = true;
-  for (int i = 0; i < 32; ++i) {
-    const float magnitude = x[i] < 0 ? -x[i] : x[i];
-    top = top < magnitude ? magnitude : top;
-    numbers = numbers && x[i] == x[i];
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+  __m256 top8 = _mm256_setzero_ps(), strange = _mm256_setzero_ps();
+  for (int i = 0; i < 4; ++i) {
+    const __m256 v = _mm256_loadu_ps(x + 8 * i);
+    top8 = _mm256_max_ps(_mm256_and_ps(v, magnitude), top8);  // the second where one is no number
+    strange = _mm256_or_ps(strange, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
   }
+  const float top = greatest(top8);
+  const bool numbers = _mm256_movemask_ps(strange) == 0;
   // What is no number must not come out as one: whole numbers cannot say it, the scale can.
   Quantised to = {.q = {}, .d = numbers ? top / 127 : __builtin_nanf("")};
   const __m256 inverse = _mm256_set1_ps(top > 0 ? 127 / top : 0);
@@ -412,17 +450,24 @@ KOGIA_INLINE inline __m256i quad_bytes(const __m256* q) {
   return _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(order));
 }
 
+/// Of whole numbers: exact in any order.
+KOGIA_INLINE inline float total(__m256 v) {
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+
 // q in the order of quads; d and Σq of each group.
 void quantise_row(const ActivationRow& a) {
   std::byte* out = static_cast<std::byte*>(a.out);
   for (Index c = 0; c < a.n_padded; c += 32) {
-    float x[32], q[32];
-    for (Index i = 0; i < 32; ++i) x[i] = c + i < a.n ? a.x[c + i] : 0;
-    const Quantised by = quantise(x);
+    float some[32];  // the last columns
+    const bool whole = c + 32 <= a.n;
+    for (Index i = 0; !whole && i < 32; ++i) some[i] = c + i < a.n ? a.x[c + i] : 0;
+    const Quantised by = quantise(whole ? a.x + c : some);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c), quad_bytes(by.q));
-    for (int i = 0; i < 4; ++i) _mm256_storeu_ps(q + 8 * i, by.q[i]);
-    float sum[2] = {0, 0};  // of whole numbers: exact in any order
-    for (int i = 0; i < 32; ++i) sum[i / 16] += q[i];
+    const float sum[2] = {total(_mm256_add_ps(by.q[0], by.q[1])),
+                          total(_mm256_add_ps(by.q[2], by.q[3]))};
     float* to = a.sums + 2 * (c / a.group);
     to[0] = by.d, to[1] = a.group == 32 ? sum[0] + sum[1] : sum[0];
     if (a.group == 16) to[2] = by.d, to[3] = sum[1];
@@ -447,4 +492,4 @@ void round_row(const ActivationRow& a) {
 constinit const LinearKernels kLinearKernels = {
     .bf16_products = false, .round_row = round_row, .tile = tile};
 
-}  // namespace kogia::avx2
+}  // namespace kogia::KOGIA_ISA

@@ -378,6 +378,7 @@ Compute default_with_bf16(DType weights) {
 }
 
 constexpr MatrixOps kAvx2 = packed_ops<avx2::kLinearKernels>(reference::default_compute);
+constexpr MatrixOps kAvx2Vnni = packed_ops<avx2_vnni::kLinearKernels>(reference::default_compute);
 constexpr MatrixOps kAvx512 = packed_ops<avx512::kLinearKernels>(default_with_bf16);
 
 #endif
@@ -401,7 +402,7 @@ constexpr MatrixOps kReference = {.default_compute = reference::default_compute,
 
 const MatrixOps& matrix_ops([[maybe_unused]] Isa isa) {
 #ifdef KOGIA_X86_KERNELS
-  if (isa == Isa::avx2) return kAvx2;
+  if (isa == Isa::avx2) return cpu_features().avx_vnni ? kAvx2Vnni : kAvx2;
   if (isa == Isa::avx512) return kAvx512;
 #endif
 #ifdef KOGIA_ARM_KERNELS

@@ -163,6 +163,9 @@ struct LinearKernels {
 namespace avx2 {
 extern const LinearKernels kLinearKernels;
 }
+namespace avx2_vnni {  // the same with byte dot products
+extern const LinearKernels kLinearKernels;
+}
 namespace avx512 {
 extern const LinearKernels kLinearKernels;
 }

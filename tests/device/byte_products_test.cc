@@ -1,4 +1,5 @@
-// ARM: byte dot products where the processor has them, plain multiplications where not.
+// Instructions for dot products of bytes where the processor has them, plain multiplications where
+// not.
 
 #include "base/page_memory.h"
 #include "device/cpu/cpu_features.h"
@@ -9,7 +10,17 @@
 namespace kogia::testing {
 namespace {
 
+#if defined(KOGIA_ARM_KERNELS) || defined(KOGIA_X86_KERNELS)
+
 #ifdef KOGIA_ARM_KERNELS
+const LinearKernels& kPlain = neon::kLinearKernels;
+const LinearKernels& kDots = neon_dot::kLinearKernels;
+bool has_dots() { return cpu_features().dotprod; }
+#else
+const LinearKernels& kPlain = avx2::kLinearKernels;
+const LinearKernels& kDots = avx2_vnni::kLinearKernels;
+bool has_dots() { return cpu_features().avx_vnni && cpu_features().fma; }
+#endif
 
 /// y = x Wᵀ of rows of x, all panels as one tile.
 std::vector<float> multiply(const LinearKernels& kernels, const PackedView& w,
@@ -42,12 +53,12 @@ std::vector<float> multiply(const LinearKernels& kernels, const PackedView& w,
   return y;
 }
 
-TEST(Neon, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
-  if (!cpu_features().dotprod) GTEST_SKIP() << "this processor lacks dotprod";
+TEST(ByteProducts, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
+  if (!has_dots()) GTEST_SKIP() << "this processor lacks dot products of bytes";
   for (const DType dtype :
        {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k,
         DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs, DType::mxfp4}) {
-    for (const Index rows : {1, 2, 7}) {
+    for (const Index rows : {1, 2, 3, 4, 7, 9}) {
       SCOPED_TRACE(::testing::Message() << name(dtype) << ", " << rows << " rows");
       const Index outs = 53, cols = 512;
       std::vector<std::byte> bytes(static_cast<std::size_t>(outs * row_bytes(dtype, cols)));
@@ -65,8 +76,8 @@ TEST(Neon, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
       pack_panels(source, /*transpose=*/false, layout, 0, layout.n_panels(), memory.get());
       const PackedMatrix matrix(source, options, layout, memory);
       const auto x = random_floats(rows * cols, /*seed=*/4);
-      const auto plain = multiply(neon::kLinearKernels, matrix.view(), x, rows);
-      const auto dots = multiply(neon_dot::kLinearKernels, matrix.view(), x, rows);
+      const auto plain = multiply(kPlain, matrix.view(), x, rows);
+      const auto dots = multiply(kDots, matrix.view(), x, rows);
       for (const float y : plain) ASSERT_TRUE(std::isfinite(y));
       EXPECT_TRUE(same_bits(plain, dots));
     }
@@ -75,8 +86,8 @@ TEST(Neon, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
 
 #else
 
-TEST(Neon, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
-  GTEST_SKIP() << "no ARM: NEON kernels stay untested here (./dev arm runs them under qemu)";
+TEST(ByteProducts, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
+  GTEST_SKIP() << "no vector kernels for this processor";
 }
 
 #endif
