@@ -5,11 +5,11 @@
 // `avx2_vnni` for processors with vpdpbusd on these registers (AVX-VNNI). Sums of whole numbers are
 // exact, so both give the same bits.
 //
-// Roofline: one row is bound by reading the weights where they are multiplied as bytes (q4: 2.5
-// instructions for 16 bytes, a core then takes in 40 GB/s) and by decoding where not: a weight
-// costs two to five instructions of eight lanes. Many rows: 16 flops an FMA, 64 a vpdpbusd, 64 for
-// two or four instructions without it; a group is decoded into L1 once for all rows of the tile,
-// and 6 × 16 (f32) or 4 × 16 sums stay in registers.
+// Roofline: one row is bound by reading the weights where they are multiplied as bytes (q4: some 80
+// instructions for a group of 256 bytes, by count) and by decoding where not: eight weights cost
+// two to five instructions. Many rows: 16 flops an FMA, 64 a vpdpbusd, 64 for two or four
+// instructions without it; a group is decoded into L1 once for all rows of the tile, and 6 × 16
+// (f32) or 4 × 16 sums stay in registers.
 //
 // Order of an output's sum: within a group the columns in order from zero (int8: exactly), then
 // group after group. It does not depend on the number of rows that share the registers.
