@@ -103,23 +103,21 @@ struct Facts {
 };
 
 /// What this processor's kernels make of a matrix, of which nothing is read.
-PackedForm packed_form(const TensorView& view, const Device& device,
-                       std::optional<Compute> compute) {
+PackedForm packed_form(const TensorView& view, const Device& device, Compute compute) {
   const Index cols = view.shape.back();
   const MatrixSource source = {
       .dtype = view.dtype, .rows = view.n_values() / cols, .cols = cols, .data = view.data};
-  return device.packed_form(
-      source, {.compute = compute.value_or(device.default_compute(view.dtype))}, /*variant=*/0);
+  return device.packed_form(source, {.compute = compute}, /*variant=*/0);
 }
 
 /// Of GGUF blocks, since nothing else is repacked for what its type alone is.
 void note_wider_forms(const Checkpoint& checkpoint, const EngineOptions& options, Facts& facts) {
   const auto device = make_cpu_device({.n_threads = 1, .isa = options.cpu.isa});
-  const bool fp8_only = options.compute == Compute::fp8;
-  const auto compute = fp8_only ? std::optional<Compute>() : options.compute;
+  const bool by_type = !options.compute || *options.compute == Compute::fp8;
   for (const TensorEntry& tensor : checkpoint.tensors()) {
     const TensorView& view = tensor.view;
     if (!is_block(view.dtype) || view.n_values() == 0) continue;
+    const Compute compute = by_type ? device->default_compute(view.dtype) : *options.compute;
     const PackedForm form = packed_form(view, *device, compute);
     if (form.repacked.empty()) continue;
     facts.types[view.dtype].repacked = form.repacked;

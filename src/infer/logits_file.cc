@@ -14,11 +14,6 @@ constexpr std::string_view kMagic = "_logits_";
 constexpr float kReach = 16, kTop = 65535;
 constexpr Index kMost = Index{1} << 31;  // of ctx, vocab and windows: what an i32 holds
 
-void put(std::vector<std::byte>& out, std::uint32_t word) {
-  const auto* bytes = reinterpret_cast<const std::byte*>(&word);
-  out.insert(out.end(), bytes, bytes + 4);
-}
-
 template <class T>
 T take(const std::byte* at) {
   T value;
@@ -44,11 +39,12 @@ LogitsWriter::LogitsWriter(const std::filesystem::path& target, const LogitsShap
   KOGIA_CHECK(static_cast<Index>(ids.size()) == shape.windows * shape.ctx);
   file_.require_space(shape.file_bytes());
   file_.append(kMagic);
-  std::vector<std::byte> header;
-  for (const Index n : {shape.ctx, shape.vocab, shape.windows})
-    put(header, static_cast<std::uint32_t>(n));
-  for (const TokenId id : ids) put(header, static_cast<std::uint32_t>(id));
-  file_.append(header);
+  std::vector<std::int32_t> header;
+  for (const Index n : {shape.ctx, shape.vocab, shape.windows}) {
+    header.push_back(static_cast<std::int32_t>(n));
+  }
+  header.insert(header.end(), ids.begin(), ids.end());
+  file_.append(std::as_bytes(std::span(header)));
   row_.resize(static_cast<std::size_t>(shape.row_bytes()));
 }
 
