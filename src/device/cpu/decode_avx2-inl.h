@@ -5,14 +5,7 @@
 #include <immintrin.h>
 
 #include "device/cpu/packed.h"
-
-#define KOGIA_INLINE __attribute__((always_inline))
-// Loops of few steps: shifts are then constants and sums stay in registers. g++ does so by itself.
-#ifdef __clang__
-#define KOGIA_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define KOGIA_UNROLL
-#endif
+#include "device/cpu/weight_stream-inl.h"
 
 namespace kogia::KOGIA_ISA {
 namespace {

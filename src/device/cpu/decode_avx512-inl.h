@@ -4,14 +4,7 @@
 #include <immintrin.h>
 
 #include "device/cpu/packed.h"
-
-#define KOGIA_INLINE __attribute__((always_inline))
-// Loops of few steps, the decoded weights then stay in registers. g++ does so by itself.
-#ifdef __clang__
-#define KOGIA_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define KOGIA_UNROLL
-#endif
+#include "device/cpu/weight_stream-inl.h"
 
 namespace kogia::avx512 {
 namespace {

@@ -28,36 +28,6 @@ struct Layout {
   static constexpr int kColumns = static_cast<int>(group_columns(kCodes)), kQuads = kColumns / 4;
 };
 
-/// Weights, panel after panel, as one stream, asked for so far ahead that memory has answered when
-/// they are read. Nothing beyond the tile is asked for.
-class Stream {
- public:
-  KOGIA_INLINE inline Stream(const std::byte* begin, const std::byte* end)
-      : next_(begin), end_(end) {
-    reach(begin);
-  }
-  /// Asks for what lies before `at` + kAheadBytes and was not asked for.
-  KOGIA_INLINE inline void reach(const std::byte* at) {
-    constexpr Index kAheadBytes = 12 << 10;  // a core's share of the bandwidth × its latency
-    const std::byte* until = end_ - at < kAheadBytes ? end_ : at + kAheadBytes;
-    for (; next_ < until; next_ += 64) _mm_prefetch(next_, _MM_HINT_T0);
-  }
-
- private:
-  const std::byte *next_, *end_;
-};
-
-/// Where a panel's next group is.
-struct Walk {
-  const PackedView& w;
-  const std::byte* record;
-  Index i = 0;
-  KOGIA_INLINE inline GroupAt next() {
-    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
-    return group_at(w, record, i++);
-  }
-};
-
 // --- products of f32 ---------------------------------------------------------------------------
 
 /// What scales the values of a group.
@@ -360,7 +330,7 @@ void run_panel(const LinearTile& t, Group& group, Index panel, Stream& stream) {
 template <class Group>
 void run_tile(const LinearTile& t) {
   Group group(*t.w);
-  Stream stream(t.w->panel(t.panel_begin), t.w->panel(t.panel_end));
+  Stream stream(t);
   const auto rows = [&]<int kRows>() {
     for (Index panel = t.panel_begin; panel < t.panel_end; ++panel) {
       run_rows<Group, kRows>(t, group, panel, stream);

@@ -178,25 +178,6 @@ KOGIA_INLINE inline void prefetch(const PackedView& w, Index panel, Index begin,
   }
 }
 
-/// A few rows' weights, panel after panel, as one stream, asked for so far ahead that memory has
-/// answered when they are read. Nothing beyond the tile is asked for.
-class Stream {
- public:
-  KOGIA_INLINE inline Stream(const std::byte* begin, const std::byte* end)
-      : next_(begin), end_(end) {
-    reach(begin);
-  }
-  /// Asks for what lies before `at` + kAheadBytes and was not asked for.
-  KOGIA_INLINE inline void reach(const std::byte* at) {
-    constexpr Index kAheadBytes = 12 << 10;  // a core's share of the bandwidth × its latency
-    const std::byte* until = end_ - at < kAheadBytes ? end_ : at + kAheadBytes;
-    for (; next_ < until; next_ += 64) _mm_prefetch(next_, _MM_HINT_T0);
-  }
-
- private:
-  const std::byte *next_, *end_;
-};
-
 template <int kPanels>
 void finish(const LinearTile& t, Index panel, const float* acc) {
   for (int p = 0; p < kPanels; ++p) {
@@ -213,16 +194,16 @@ void finish(const LinearTile& t, Index panel, const float* acc) {
 }
 
 /// Column by column through groups side by side, so that no sum waits for its own last addition.
-/// The x of group i begins x_step·i after that of the first.
+/// Group i comes i after the first, in weights and in x.
 template <class K, int kGroups, int kRows>
 KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& tables,
-                                  const GroupAt* at, const float* x, Index x_stride, Index x_step,
+                                  const GroupAt* at, const float* x, Index x_stride,
                                   __m512i (*sum)[kGroups]) {
   constexpr int kSteps = group_columns(K::kCodes) / K::kOfStep;
   const auto add = [&](int i, int step, __m512i weights) KOGIA_INLINE {
     KOGIA_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const float xr = x[r * x_stride + i * x_step + step];
+      const float xr = x[r * x_stride + i * kSteps + step];
       sum[r][i] = multiply_add<K::kBy>(sum[r][i], weights, xr);
     }
   };
@@ -254,17 +235,6 @@ KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& 
   }
 }
 
-/// Where a panel's next group is.
-struct Walk {
-  const PackedView& w;
-  const std::byte* record;
-  Index i = 0;
-  KOGIA_INLINE inline GroupAt next() {
-    if (i == w.groups_per_record) i = 0, record += w.record_bytes;
-    return group_at(w, record, i++);
-  }
-};
-
 /// One row, as a decoded token has, or a few, through one panel: weights go from the registers they
 /// are decoded in into the products. The same sums as micro(). Some groups at a time, as one panel
 /// is one stream of memory, and four panels side by side are four that a busy memory serves worse.
@@ -289,7 +259,7 @@ void run_rows(const LinearTile& t, Index panel, Stream& stream) {
     for (int r = 0; r < kRows; ++r) {
       for (int i = 0; i < kGroups; ++i) sum[r][i] = zero_sum<K>(w, sums_of(r, i));
     }
-    add_rows<K, kGroups, kRows>(w, tables, at, x, t.x_stride, kSteps, sum);
+    add_rows<K, kGroups, kRows>(w, tables, at, x, t.x_stride, sum);
     for (int i = 0; i < kGroups; ++i) {
       const ScaleMin by = load_scales<K::kScale, K::kMin>(w, at[i]);
       for (int r = 0; r < kRows; ++r) {
@@ -348,7 +318,7 @@ template <class K>
 void run_tile(const LinearTile& t) {
   if constexpr (K::kBy != Products::f32) {
     const auto rows = [&]<int kRows>() {
-      Stream stream(t.w->panel(t.panel_begin), t.w->panel(t.panel_end));
+      Stream stream(t);
       for (Index panel = t.panel_begin; panel < t.panel_end; ++panel) {
         run_rows<K, kRows>(t, panel, stream);
       }
