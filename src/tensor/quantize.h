@@ -9,9 +9,10 @@
 //   q4_1 q5_1        the plain rule, as llama.cpp      with: the same
 //   q8_0             the plain rule                    with: the plain rule
 //   q4_k q5_k        f = rms of the group + |x|        with: √(2 mean x² of the block + x²)
-//   q6_k             f = x²                            with: 1
+//   q6_k             f = 1                             with: 1
 //
-// Sources: the weightings are those of ggml (ggml-quants.c); the search is our own
+// Sources: the weightings are those of ggml (ggml-quants.c), but for q6_k without an
+// importance, where 1 left less divergence than x²; the search is our own
 // (quantize_search.h).
 
 #include <cstdint>

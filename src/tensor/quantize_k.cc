@@ -266,7 +266,7 @@ bool adjust_factor(SymmetricBlock& b) {
 void encode_q6_k(const float* x, const float* importance, Byte* block) {
   SymmetricBlock b;
   b.x = x;
-  for (int i = 0; i < kBlock; ++i) b.weight[i] = importance ? importance[i] : x[i] * x[i];
+  for (int i = 0; i < kBlock; ++i) b.weight[i] = importance ? importance[i] : 1;
   fit_parts(b);
   for (int round = 0; round < 3; ++round) {
     adjust_parts(b);
