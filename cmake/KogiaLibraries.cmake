@@ -1,13 +1,7 @@
 # Third-party libraries. Everything comes from Debian packages; Highway's headers (newer than
 # Debian 12 has) are unpacked by tools/deps.sh into the cache folder that KOGIA_DEPS names.
-if(DEFINED ENV{KOGIA_CACHE})
-  set(_kogia_cache "$ENV{KOGIA_CACHE}")
-elseif(DEFINED ENV{XDG_CACHE_HOME})
-  set(_kogia_cache "$ENV{XDG_CACHE_HOME}/kogia")
-else()
-  set(_kogia_cache "$ENV{HOME}/.cache/kogia")
-endif()
-set(KOGIA_CACHE_DIR "${_kogia_cache}" CACHE PATH "Where downloaded packages are kept between clones")
+include("${CMAKE_CURRENT_LIST_DIR}/KogiaCacheDir.cmake")
+set(KOGIA_CACHE_DIR "${KOGIA_CACHE_DIR}" CACHE PATH "Where downloaded packages are kept between clones")
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
