@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 
 namespace kogia::cli {
@@ -27,13 +28,8 @@ struct ConvertFlags {
 };
 
 CommandLine describe(ConvertFlags& f) {
-  OptionGroup working{"Working", {}}, unused{"Accepted, without effect here", {}};
-  for (OptionRow& row : f.engine.rows()) {
-    const bool used = row.flags == "--threads" || row.flags == "--quiet,-q";
-    if (!used) row.help.clear();
-    (used ? working : unused).rows.push_back(row);
-  }
-  unused.rows.push_back({.flags = "--seed", .value = "N", .help = {}, .target = &f.unused_seed});
+  auto [working, unused] =
+      partly_used(f.engine, f.unused_seed, "Working", {"--threads", "--quiet,-q"});
   return {
       .name = "convert",
       .summary =
@@ -94,19 +90,14 @@ void say_what_was_done(const ConvertFlags& f, const ConvertReport& r) {
       write_note("the multi-token prediction layers are left out: --mtp keeps them");
   }
   if (f.json) {
-    nlohmann::ordered_json types = nlohmann::ordered_json::object();
-    for (const auto& [type, n] : r.tensors) types[type] = n;
     write_json({{"path", f.target},
                 {"bytes", r.n_bytes},
-                {"tensors", types},
+                {"tensors", r.tensors},
                 {"tokenizer", r.has_tokenizer}});
     return;
   }
-  std::string types;
-  for (const auto& [type, n] : r.tensors)
-    types += fmt::format("{}{} {}", types.empty() ? "" : ", ", n, type);
-  write_out(
-      fmt::format("{}: {} of weights; tensors: {}\n", f.target, format_bytes(r.n_bytes), types));
+  write_out(fmt::format("{}: {} of weights; tensors: {}\n", f.target, format_bytes(r.n_bytes),
+                        counted_types(r.tensors)));
 }
 
 }  // namespace
@@ -120,13 +111,10 @@ int convert_command(Arguments arguments) {
                          .max_shard_bytes = f.shard_mib << 20,
                          .n_threads = static_cast<int>(f.engine.threads)};
   const InterruptGuard ctrl_c;
-  const auto source = Checkpoint::open(f.source);
+  const auto source = Checkpoint::open(find_model(f.source));
   std::optional<Progress> progress;
   if (!f.engine.quiet) {
-    options.on_progress = [&](Index done, Index total) {
-      if (!progress) progress.emplace("converting", total, ProgressUnit::kBytes);
-      progress->add(done - progress->done());
-    };
+    options.on_progress = shown_bytes(progress, "converting");
   }
   const ConvertReport report = convert_checkpoint(*source, f.target, options);
   progress.reset();

@@ -22,13 +22,7 @@ struct DevicesFlags {
 };
 
 CommandLine describe(DevicesFlags& f) {
-  OptionGroup choice{"Choice", {}}, unused{"Accepted, without effect here", {}};
-  for (OptionRow& row : f.engine.rows()) {
-    const bool used = row.flags == "--threads" || row.flags == "--isa";
-    if (!used) row.help.clear();
-    (used ? choice : unused).rows.push_back(row);
-  }
-  unused.rows.push_back({.flags = "--seed", .value = "N", .help = {}, .target = &f.unused_seed});
+  auto [choice, unused] = partly_used(f.engine, f.unused_seed, "Choice", {"--threads", "--isa"});
   return {.name = "devices",
           .summary =
               "What this machine can compute with, and what is chosen by default or by these "

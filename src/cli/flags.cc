@@ -1,6 +1,8 @@
 #include "cli/flags.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 #include "base/error.h"
 #include "cli/hub_flags.h"
@@ -132,6 +134,17 @@ OptionGroup accepted_without_effect(EngineFlags& flags, std::uint64_t& seed) {
   group.rows.push_back({.flags = "--seed", .value = "N", .help = {}, .target = &seed});
   for (OptionRow& row : group.rows) row.help.clear();
   return group;
+}
+
+PartlyUsed partly_used(EngineFlags& flags, std::uint64_t& seed, std::string title,
+                       std::initializer_list<std::string_view> used) {
+  PartlyUsed groups{.used = {std::move(title), {}}, .unused = accepted_without_effect(flags, seed)};
+  const auto is_used = [&](const OptionRow& row) {
+    return std::ranges::find(used, row.flags) != used.end();
+  };
+  std::ranges::copy_if(flags.rows(), std::back_inserter(groups.used.rows), is_used);
+  std::erase_if(groups.unused.rows, is_used);
+  return groups;
 }
 
 std::unique_ptr<Engine> open_engine(const std::string& model, const EngineFlags& flags) {

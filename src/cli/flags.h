@@ -2,6 +2,7 @@
 // Flags that several commands share: how the engine computes, and how tokens are drawn.
 
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,12 @@ struct EngineFlags {
 
 /// The same flags for commands that compute nothing, so that scripts can pass one set everywhere.
 OptionGroup accepted_without_effect(EngineFlags& flags, std::uint64_t& seed);
+/// The flags of a command that heeds some of them, named as in their rows ("--threads").
+struct PartlyUsed {
+  OptionGroup used, unused;
+};
+PartlyUsed partly_used(EngineFlags& flags, std::uint64_t& seed, std::string title,
+                       std::initializer_list<std::string_view> used);
 
 /// Opens MODEL; says so on standard error where that takes long.
 std::unique_ptr<Engine> open_engine(const std::string& model, const EngineFlags& flags);

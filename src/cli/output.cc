@@ -84,6 +84,21 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string counted_types(const std::map<std::string, Index>& tensors) {
+  std::string text;
+  for (const auto& [type, n] : tensors) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", n, type);
+  }
+  return text;
+}
+
+std::function<void(Index, Index)> shown_bytes(std::optional<Progress>& progress, std::string what) {
+  return [&progress, what = std::move(what)](Index done, Index total) {
+    if (!progress) progress.emplace(what, total, ProgressUnit::kBytes);
+    progress->add(done - progress->done());
+  };
+}
+
 bool is_utf8(std::string_view text) {
   while (!text.empty()) {
     const std::size_t n = sequence_length(text);

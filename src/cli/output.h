@@ -3,10 +3,15 @@
 
 #include <cstddef>
 #include <exception>
+#include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include <nlohmann/json_fwd.hpp>
+
+#include "base/progress.h"
 
 namespace kogia::cli {
 
@@ -39,6 +44,13 @@ std::string with_commas(long long n);
 std::string counted(long long n, std::string_view noun);
 /// 671026419200 as "671.0B", 134515008 as "134.5M".
 std::string short_count(long long n);
+
+/// "3 f32, 210 q8_0".
+std::string counted_types(const std::map<std::string, Index>& tensors);
+
+/// Draws bytes of a total, from the first call on, in a bar that the caller keeps.
+std::function<void(Index done, Index total)> shown_bytes(std::optional<Progress>& progress,
+                                                         std::string what);
 
 bool is_utf8(std::string_view text);
 

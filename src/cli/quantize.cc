@@ -26,13 +26,8 @@ struct QuantizeFlags {
 };
 
 CommandLine describe(QuantizeFlags& f) {
-  OptionGroup working{"Working", {}}, unused{"Accepted, without effect here", {}};
-  for (OptionRow& row : f.engine.rows()) {
-    const bool used = row.flags == "--threads" || row.flags == "--quiet,-q";
-    if (!used) row.help.clear();
-    (used ? working : unused).rows.push_back(row);
-  }
-  unused.rows.push_back({.flags = "--seed", .value = "N", .help = {}, .target = &f.unused_seed});
+  auto [working, unused] =
+      partly_used(f.engine, f.unused_seed, "Working", {"--threads", "--quiet,-q"});
   return {
       .name = "quantize",
       .summary =
@@ -121,22 +116,18 @@ void say_what_was_done(const QuantizeFlags& f, const QuantizeReport& r) {
                              r.n_requantized));
   }
   if (f.json) {
-    nlohmann::ordered_json types = nlohmann::ordered_json::object();
-    for (const auto& [type, n] : r.tensors) types[type] = n;
     write_json({{"path", f.target},
                 {"bytes_before", r.bytes_before},
                 {"bytes", r.bytes_after},
-                {"tensors", types},
+                {"tensors", r.tensors},
                 {"fallbacks", r.fallbacks.size()},
                 {"without_importance", r.without_importance},
                 {"requantized", r.n_requantized}});
     return;
   }
-  std::string types;
-  for (const auto& [type, n] : r.tensors)
-    types += fmt::format("{}{} {}", types.empty() ? "" : ", ", n, type);
   write_out(fmt::format("{}: {} of weights, from {}; tensors: {}\n", f.target,
-                        format_bytes(r.bytes_after), format_bytes(r.bytes_before), types));
+                        format_bytes(r.bytes_after), format_bytes(r.bytes_before),
+                        counted_types(r.tensors)));
 }
 
 }  // namespace
@@ -158,10 +149,7 @@ int quantize_command(Arguments arguments) {
                           .importance = importance ? &*importance : nullptr,
                           .n_threads = static_cast<int>(f.engine.threads)};
   if (!f.engine.quiet) {
-    options.on_progress = [&](Index done, Index total) {
-      if (!progress) progress.emplace("quantising", total, ProgressUnit::kBytes);
-      progress->add(done - progress->done());
-    };
+    options.on_progress = shown_bytes(progress, "quantising");
   }
   const QuantizeReport report = type == Quantization::kFp8
                                     ? quantize_fp8_folder(*source, f.target, options)

@@ -101,10 +101,7 @@ int synth_command(Arguments arguments) {
   const InterruptGuard ctrl_c;
   std::optional<Progress> progress;
   if (!f.engine.quiet) {
-    f.options.on_progress = [&](Index done, Index total) {
-      if (!progress) progress.emplace("writing", total, ProgressUnit::kBytes);
-      progress->add(done - progress->done());
-    };
+    f.options.on_progress = shown_bytes(progress, "writing");
   }
   synthesize(f.options);
   progress.reset();

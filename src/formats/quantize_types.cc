@@ -78,15 +78,6 @@ DType main_type(Quantization mixture) {
   return DType::f32;
 }
 
-DType that_fits(DType type, Index cols) {
-  if (cols % info(type).block_values == 0) return type;
-  const DType smaller = type == DType::q4_k   ? DType::q5_0
-                        : type == DType::q5_k ? DType::q5_1
-                        : type == DType::q6_k ? DType::q8_0
-                                              : type;
-  return cols % info(smaller).block_values == 0 ? smaller : DType::f16;
-}
-
 /// The first and the last eighth of the layers, and every third between.
 bool gets_more_bits(Index i, Index n) {
   return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
@@ -121,7 +112,7 @@ class Chooser {
                type == DType::q4_k) {
       type = DType::q5_k;
     }
-    return that_fits(type, cols);
+    return type_that_fits(type, cols);
   }
 
  private:
@@ -174,22 +165,40 @@ const std::vector<std::string>& quantization_names() {
 }
 
 std::uint32_t gguf_file_type(Quantization mixture) {
-  switch (mixture) {
-    case Quantization::kQ4_0:
+  return mixture == Quantization::kQ4_K_S ? 14 : gguf_file_type(main_type(mixture));
+}
+
+std::uint32_t gguf_file_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return 0;
+    case DType::q4_0:
       return 2;
-    case Quantization::kQ8_0:
+    case DType::q4_1:
+      return 3;
+    case DType::q8_0:
       return 7;
-    case Quantization::kQ4_K_S:
-      return 14;
-    case Quantization::kQ4_K_M:
+    case DType::q5_0:
+      return 8;
+    case DType::q5_1:
+      return 9;
+    case DType::q4_k:
       return 15;
-    case Quantization::kQ6_K:
+    case DType::q5_k:
+      return 17;
+    case DType::q6_k:
       return 18;
-    case Quantization::kFp8:
-      break;
+    case DType::bf16:
+      return 32;
+    default:
+      return 1;
   }
-  KOGIA_CHECK(mixture != Quantization::kFp8);
-  return 0;
+}
+
+DType type_that_fits(DType type, Index cols) {
+  if (cols % info(type).block_values == 0) return type;
+  if (info(type).block_values != 256 || cols % 32 != 0) return DType::f16;
+  return type == DType::q4_k ? DType::q5_0 : type == DType::q5_k ? DType::q5_1 : DType::q8_0;
 }
 
 std::vector<DType> choose_types(Quantization mixture, std::span<const TensorToQuantize> tensors,

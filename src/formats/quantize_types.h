@@ -19,8 +19,14 @@ enum class Quantization { kFp8, kQ8_0, kQ4_0, kQ4_K_M, kQ4_K_S, kQ6_K };
 std::optional<Quantization> parse_quantization(std::string_view name);
 /// FP8, Q8_0, ...: what parse_quantization() takes.
 const std::vector<std::string>& quantization_names();
-/// general.file_type of a GGUF in such a mixture.
+/// general.file_type of a GGUF in such a mixture, or most of whose weights are of a type. It is for
+/// show: a type that llama.cpp has no number for counts as f16.
 std::uint32_t gguf_file_type(Quantization mixture);
+std::uint32_t gguf_file_type(DType dtype);
+
+/// `type`, or what takes its place where its blocks do not fill rows of `cols`: Q5_0 of Q4_K, Q5_1
+/// of Q5_K, Q8_0 of the other blocks of 256, and F16 where 32 does not divide the rows.
+DType type_that_fits(DType type, Index cols);
 
 struct TensorToQuantize {
   std::string name;  // as a GGUF has it

@@ -7,6 +7,7 @@
 #include "formats/gguf.h"
 #include "formats/gguf_writer.h"
 #include "formats/hf_config.h"
+#include "formats/quantize_types.h"
 #include "formats/safetensors_writer.h"
 #include "infer/converted_text.h"
 #include "model/config_write.h"
@@ -36,15 +37,6 @@ void check_target(const Checkpoint& source, const fs::path& target) {
   }
 }
 
-/// What `wanted` becomes where its blocks do not fill the rows.
-DType fitting(DType wanted, Index cols) {
-  if (cols % info(wanted).block_values == 0) return wanted;
-  if (info(wanted).block_values == 256 && cols % 32 == 0) {
-    return wanted == DType::q4_k ? DType::q5_0 : wanted == DType::q5_k ? DType::q5_1 : DType::q8_0;
-  }
-  return DType::f16;
-}
-
 DType gguf_type(const TargetTensor& t, std::optional<DType> wanted) {
   switch (t.use) {
     case TensorUse::kVector:
@@ -57,7 +49,7 @@ DType gguf_type(const TargetTensor& t, std::optional<DType> wanted) {
   const DType type = wanted.value_or(t.dtype);
   if (!can_encode(type) && type != t.source_dtype()) return DType::bf16;
   // A stored block type whose rows are laid otherwise in the target may not fit.
-  return fitting(type, t.cols());
+  return type_that_fits(type, t.cols());
 }
 
 /// All values of a small tensor are held by `dtype` exactly.
@@ -115,34 +107,6 @@ RewriteOptions rewrite_options(const ConvertOptions& options) {
   return {.n_threads = options.n_threads, .on_progress = options.on_progress};
 }
 
-/// llama.cpp's number for what most of the file is in; it is for show.
-std::uint32_t file_type(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return 0;
-    case DType::q4_0:
-      return 2;
-    case DType::q4_1:
-      return 3;
-    case DType::q8_0:
-      return 7;
-    case DType::q5_0:
-      return 8;
-    case DType::q5_1:
-      return 9;
-    case DType::q4_k:
-      return 15;
-    case DType::q5_k:
-      return 17;
-    case DType::q6_k:
-      return 18;
-    case DType::bf16:
-      return 32;
-    default:
-      return 1;
-  }
-}
-
 ConvertReport write_gguf(const Checkpoint& source, const ModelConfig& config,
                          const fs::path& target, const ConvertOptions& options) {
   std::vector<TargetTensor> targets = plan_gguf(source, config, options.mtp);
@@ -162,7 +126,7 @@ ConvertReport write_gguf(const Checkpoint& source, const ModelConfig& config,
   GgufWriter writer(target);
   set_gguf_architecture(writer, config, options.mtp && has_mtp(source, config));
   writer.set("general.name", model_name(source));
-  writer.set("general.file_type", file_type(options.type.value_or(main_type(targets))));
+  writer.set("general.file_type", gguf_file_type(options.type.value_or(main_type(targets))));
   writer.set("general.quantization_version", std::uint32_t{2});
   set_gguf_tokenizer(writer, text ? &*text : nullptr);
   write_tensors(source, targets, writer, rewrite_options(options));
