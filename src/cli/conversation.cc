@@ -45,7 +45,10 @@ ChatMessage from_json(const Json& object, const std::string& where) {
 }  // namespace
 
 Conversation::Conversation(Engine& engine, GenerateOptions options, std::string system)
-    : engine_(engine), session_(engine), options_(std::move(options)), system_(std::move(system)) {}
+    : engine_(engine),
+      batcher_(engine, {}),
+      options_(std::move(options)),
+      system_(std::move(system)) {}
 
 Generation Conversation::ask(const std::string& text, const GenerateEvents& events) {
   std::vector<ChatMessage> asked = turns_;
@@ -76,11 +79,12 @@ Generation Conversation::answer(const std::vector<ChatMessage>& asked,
                 "/reset begins anew; --ctx N at the start gives more room");
   }
   const InterruptGuard ctrl_c;
-  Generation g = generate(session_, engine_, prompt, options_, events);
+  Generation g = generate(batcher_, prompt, options_, events);
   clear_interrupt();
   if (g.finish_reason == FinishReason::kInterrupted && g.content.empty()) return g;
   turns_ = asked;
   turns_.push_back({"assistant", g.content, extra_json(g.reasoning)});
+  n_tokens_ = g.n_prompt + static_cast<Index>(g.ids.size());
   return g;
 }
 
@@ -89,7 +93,10 @@ void Conversation::set_system(std::string text) {
   reset();
 }
 
-void Conversation::reset() { turns_.clear(); }
+void Conversation::reset() {
+  turns_.clear();
+  n_tokens_ = 0;
+}
 
 void Conversation::save(const std::filesystem::path& file) const {
   Json messages = Json::array();

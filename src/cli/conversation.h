@@ -1,14 +1,14 @@
 #pragma once
-// The state of a chat: what was said, how answers are drawn, and the session that has it cached.
+// The state of a chat: what was said, how answers are drawn, and the batcher that has it cached.
 
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "infer/batcher.h"
 #include "infer/engine.h"
 #include "infer/generate.h"
-#include "infer/session.h"
 
 namespace kogia::cli {
 
@@ -36,19 +36,18 @@ class Conversation {
   Engine& engine() const { return engine_; }
   const std::vector<ChatMessage>& turns() const { return turns_; }
   const std::string& system() const { return system_; }
-  /// Tokens in the cache: prompt and answer of the last turn.
-  Index n_tokens() const {
-    return turns_.empty() ? 0 : static_cast<Index>(session_.tokens().size());
-  }
+  /// Prompt and answer of the last turn, in tokens.
+  Index n_tokens() const { return n_tokens_; }
 
  private:
   Generation answer(const std::vector<ChatMessage>& asked, const GenerateEvents& events);
 
   Engine& engine_;
-  Session session_;
+  Batcher batcher_;
   GenerateOptions options_;
   std::string system_;
   std::vector<ChatMessage> turns_;
+  Index n_tokens_ = 0;
 };
 
 }  // namespace kogia::cli

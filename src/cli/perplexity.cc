@@ -13,6 +13,7 @@
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "infer/divergence.h"
+#include "infer/score.h"
 
 namespace kogia::cli {
 namespace {

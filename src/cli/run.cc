@@ -10,6 +10,7 @@
 #include "cli/flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
+#include "infer/batcher.h"
 
 namespace kogia::cli {
 namespace {
@@ -152,7 +153,7 @@ int run_command(Arguments arguments) {
   const std::vector<TokenId> prompt = prompt_ids(f, *engine);
 
   const InterruptGuard ctrl_c;
-  Session session(*engine);
+  Batcher batcher(*engine, {});
   AnswerPrinter printer(out_is_terminal());
   PrefillProgress progress(f.engine.quiet);
   GenerateEvents events;
@@ -160,7 +161,7 @@ int run_command(Arguments arguments) {
   if (!f.json && engine->tokenizer() != nullptr) {
     events.on_piece = [&](const GeneratedPiece& piece) { printer.print(piece); };
   }
-  const Generation g = generate(session, *engine, prompt, options, events);
+  const Generation g = generate(batcher, prompt, options, events);
   if (f.json) {
     print_json(f, *engine, g);
   } else if (engine->tokenizer() == nullptr) {

@@ -1,10 +1,10 @@
 #pragma once
-// Pages of the key/value cache and who owns them.
+// The memory of the key/value cache, in pages.
 
 #include <cstdint>
-#include <memory>
-#include <vector>
+#include <span>
 
+#include "infer/page_pool.h"
 #include "model/model.h"
 
 namespace kogia {
@@ -21,18 +21,17 @@ class CachePool {
   CachePool& operator=(const CachePool&) = delete;
 
   const CacheMemory& memory() const { return memory_; }
-  Index n_pages() const { return n_pages_; }
-  Index n_free() const { return static_cast<Index>(free_.size()); }
+  PagePool& pages() { return pages_; }
   Index page_bytes() const { return memory_.page_stride; }
-
-  /// -1 when the pool is empty (an expected outcome: the caller waits or preempts).
-  std::int32_t take();
-  void give_back(std::int32_t page);
+  std::span<std::byte> page(std::int32_t page) const {
+    return {memory_.base + page * memory_.page_stride,
+            static_cast<std::size_t>(memory_.page_stride)};
+  }
 
  private:
   CacheMemory memory_;
-  Index n_pages_ = 0, mapped_bytes_ = 0;
-  std::vector<std::int32_t> free_;  // a stack: the page given back last is taken first
+  Index mapped_bytes_ = 0;
+  PagePool pages_;
 };
 
 }  // namespace kogia

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "formats/checkpoint.h"
-#include "infer/session.h"
+#include "infer/score.h"
 
 namespace kogia {
 namespace {

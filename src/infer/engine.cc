@@ -136,17 +136,33 @@ std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& de
   return model;
 }
 
-/// What a context of unset length may take of the machine: the model's maximum if a quarter of
-/// memory holds it, else as much as that quarter holds.
-Index choose_ctx(const Model& model, DType cache_dtype, Index asked) {
-  if (asked > 0) return asked;
+/// Tokens whose cache a quarter of memory holds, in whole pages, at least one.
+Index tokens_in_a_quarter(const Model& model, DType cache_dtype) {
   const Index per_token = model.cache_spec(cache_dtype).values_per_token() *
                           model.n_cache_layers() * (cache_dtype == DType::f32 ? 4 : 2);
   const Index memory =
       static_cast<Index>(sysconf(_SC_PHYS_PAGES)) * static_cast<Index>(sysconf(_SC_PAGESIZE));
-  const Index fits =
-      std::max<Index>(memory / 4 / per_token / kPageTokens * kPageTokens, kPageTokens);
-  return std::min(model.config().max_position_embeddings, fits);
+  return std::max<Index>(memory / 4 / per_token / kPageTokens * kPageTokens, kPageTokens);
+}
+
+/// The model's maximum, or what a quarter of memory holds of it.
+Index choose_ctx(const Model& model, DType cache_dtype, Index asked) {
+  if (asked > 0) return asked;
+  return std::min(model.config().max_position_embeddings, tokens_in_a_quarter(model, cache_dtype));
+}
+
+/// A text ends in a page of its own, so what holds one context has room for a second one beside it.
+Index choose_cache_tokens(const Model& model, DType cache_dtype, Index ctx, Index asked) {
+  const Index whole = round_up(ctx, kPageTokens);
+  if (asked == 0) {
+    return std::max(2 * whole, std::min(64 * whole, tokens_in_a_quarter(model, cache_dtype)));
+  }
+  if (asked < ctx) {
+    throw Error(ErrorCode::kUsage,
+                fmt::format("a cache of {} tokens cannot hold a context of {}", asked, ctx),
+                "expected at least as many, or a smaller --ctx");
+  }
+  return round_up(asked, kPageTokens);
 }
 
 }  // namespace
@@ -197,8 +213,9 @@ std::unique_ptr<Engine> Engine::open(const std::filesystem::path& path,
     throw_error(ErrorCode::kUsage, "cache type {}: expected f32 or bf16", name(cache_dtype));
   }
   p->ctx = choose_ctx(*p->model, cache_dtype, options.ctx);
-  // Every timeline ends in a page of its own: room for a second one beside the first.
-  p->cache = std::make_unique<CachePool>(*p->model, cache_dtype, 2 * round_up(p->ctx, kPageTokens));
+  p->cache = std::make_unique<CachePool>(
+      *p->model, cache_dtype,
+      choose_cache_tokens(*p->model, cache_dtype, p->ctx, options.cache_tokens));
   return std::unique_ptr<Engine>(new Engine(std::move(p)));
 }
 
@@ -207,6 +224,7 @@ const Checkpoint& Engine::checkpoint() const { return *parts_->checkpoint; }
 const Model& Engine::model() const { return *parts_->model; }
 Device& Engine::device() const { return *parts_->device; }
 CachePool& Engine::cache() const { return *parts_->cache; }
+PagePool& Engine::pages() const { return parts_->cache->pages(); }
 Workspace& Engine::workspace() const { return parts_->workspace; }
 const Tokenizer* Engine::tokenizer() const { return parts_->tokenizer.get(); }
 std::string Engine::tokenizer_problem() const { return parts_->tokenizer_problem; }
@@ -214,6 +232,8 @@ const ChatTemplate* Engine::chat() const { return parts_->chat.get(); }
 std::string Engine::chat_problem() const { return parts_->chat_problem; }
 const GenerationDefaults& Engine::defaults() const { return parts_->defaults; }
 Index Engine::ctx() const { return parts_->ctx; }
+
+Index Engine::vocab_size() const { return parts_->model->config().vocab_size; }
 
 Index Engine::n_valid_ids() const {
   const Index vocab = parts_->model->config().vocab_size;

@@ -23,7 +23,8 @@ struct EngineOptions {
   std::optional<DType> cache_dtype;  // f32 or bf16; unset: Model::default_cache_dtype()
   Index ctx =
       0;  // tokens the cache can hold; 0: the model's maximum, or what fits in a quarter of memory
-  Index chunk = 512;  // tokens per prefill step
+  Index chunk = 512;       // rows of a step, at most
+  Index cache_tokens = 0;  // of all texts together, at least ctx; 0: see Engine::cache()
   bool load_mtp = false;
   PackingOptions packing = {};
   bool show_progress = true;
@@ -48,7 +49,9 @@ class Engine {
   const Checkpoint& checkpoint() const;
   const Model& model() const;
   Device& device() const;
+  /// Room for two contexts, and where a quarter of memory holds more (up to 64), for more.
   CachePool& cache() const;
+  PagePool& pages() const;  // of cache()
   Workspace& workspace() const;
   const Tokenizer* tokenizer()
       const;  // null where the checkpoint has none; see tokenizer_problem()
@@ -58,6 +61,7 @@ class Engine {
   const ChatTemplate* chat() const;  // null where there is none
   const GenerationDefaults& defaults() const;
   Index ctx() const;
+  Index vocab_size() const;
   /// Ids that may be sampled: rows of the head beyond the tokenizer are masked.
   Index n_valid_ids() const;
 

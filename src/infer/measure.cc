@@ -49,7 +49,7 @@ RandomTimelines::RandomTimelines(Engine& engine, std::span<const Index> room, st
       timelines_(room.size()) {
   for (std::size_t i = 0; i < room.size(); ++i) {
     for (Index page = 0; page < ceil_div(room[i], kPageTokens); ++page) {
-      timelines_[i].pages.push_back(pool_.take());
+      timelines_[i].pages.push_back(pool_.pages().take());
     }
   }
 }

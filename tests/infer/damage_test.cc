@@ -23,7 +23,7 @@
 
 #include "base/error.h"
 #include "infer/engine.h"
-#include "infer/session.h"
+#include "infer/score.h"
 #include "model/synth.h"
 #include "model/synth_plan.h"
 #include "support/golden.h"
@@ -232,10 +232,10 @@ Outcome try_out(const fs::path& path, const std::set<std::string>& places, std::
                                             .ctx = 64,
                                             .load_mtp = true,
                                             .show_progress = false});
-    Session session(*engine);
     const TokenId first[] = {0};
-    session.set_tokens(first);
-    const auto n = static_cast<Index>(session.logits().size());
+    Index n = 0;
+    for_each_logits(*engine, first,
+                    [&](Index, auto logits) { n = static_cast<Index>(logits.size()); });
     if (n == engine->model().config().vocab_size) return Outcome::kRan;
     text = fmt::format("{} logits", n);
   } catch (const Error& error) {

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "infer/session.h"
+#include "infer/score.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
 

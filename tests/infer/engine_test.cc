@@ -12,8 +12,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "infer/batcher.h"
 #include "infer/generate.h"
-#include "infer/session.h"
+#include "infer/score.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
 
@@ -47,23 +48,23 @@ TEST_P(Engines, TheSamePromptHasTheSameAnswerEveryTime) {
   for (const double temperature : {0.0, 0.8}) {
     const GenerateOptions how = options(temperature, 40, /*seed=*/7);
     const auto first_engine = open(golden_folder(GetParam()));
-    Session first_session(*first_engine);
-    const Generation first = generate(first_session, *first_engine, prompt, how);
+    Batcher first_batcher(*first_engine, {});
+    const Generation first = generate(first_batcher, prompt, how);
     ASSERT_EQ(first.ids.size(), 40u);
     const auto expect_same = [&](const Generation& again, const std::string& what) {
       EXPECT_EQ(again.ids, first.ids) << what;
       EXPECT_EQ(again.logprobs, first.logprobs) << what;
     };
-    const Generation warm = generate(first_session, *first_engine, prompt, how);
+    const Generation warm = generate(first_batcher, prompt, how);
     expect_same(warm, "warm");
     EXPECT_LT(warm.n_prompt_computed, first.n_prompt_computed) << "nothing was reused";
-    generate(first_session, *first_engine, std::span(expected.ids).first(30), options(1, 5));
-    expect_same(generate(first_session, *first_engine, prompt, how), "after another prompt");
+    generate(first_batcher, std::span(expected.ids).first(30), options(1, 5));
+    expect_same(generate(first_batcher, prompt, how), "after another prompt");
     for (const int n_threads : {1, 2, 3}) {
       for (const Index chunk : {1, 7, 64}) {
         const auto engine = open(golden_folder(GetParam()), n_threads, chunk);
-        Session session(*engine);
-        expect_same(generate(session, *engine, prompt, how),
+        Batcher batcher(*engine, {});
+        expect_same(generate(batcher, prompt, how),
                     std::to_string(n_threads) + " threads, chunks of " + std::to_string(chunk));
       }
     }
@@ -105,10 +106,10 @@ INSTANTIATE_TEST_SUITE_P(Models, Engines,
 
 TEST(EngineErrors, PromptsThatCannotBeRunAreUsageErrors) {
   const auto engine = open(golden_folder("qwen2"));
-  Session session(*engine);
+  Batcher batcher(*engine, {});
   const auto code = [&](std::vector<TokenId> ids) {
     try {
-      session.set_tokens(ids);
+      generate(batcher, ids, options(0, 1));
     } catch (const Error& error) {
       return error.code();
     }
@@ -122,9 +123,9 @@ TEST(EngineErrors, PromptsThatCannotBeRunAreUsageErrors) {
 
 TEST(EngineErrors, TheContextIsNeverExceeded) {
   const auto engine = open(golden_folder("qwen2"));
-  Session session(*engine);
+  Batcher batcher(*engine, {});
   const std::vector<TokenId> prompt(250, 5);
-  const Generation g = generate(session, *engine, prompt, options(0, -1));
+  const Generation g = generate(batcher, prompt, options(0, -1));
   EXPECT_EQ(g.finish_reason, FinishReason::kLength);
   EXPECT_EQ(prompt.size() + g.ids.size(), 256u);
 }
@@ -184,8 +185,8 @@ class WithTokenizer : public testing::Test {
   }
 
   Generation answer(const std::string& prompt, GenerateOptions how) {
-    Session session(*engine_);
-    return generate(session, *engine_, engine_->tokenizer()->encode(prompt, {}), how);
+    Batcher batcher(*engine_, {});
+    return generate(batcher, engine_->tokenizer()->encode(prompt, {}), how);
   }
 
   TempDir folder_;
@@ -214,10 +215,10 @@ TEST_F(WithTokenizer, RowsWithoutATokenAreNeverSampled) {
 }
 
 TEST_F(WithTokenizer, APromptMayHoldARowWithoutAToken) {
-  Session session(*engine_);
+  Batcher batcher(*engine_, {});
   const std::vector<TokenId> prompt = {1, kTokens,
                                        2};  // in range, undefined: computed as any other
-  EXPECT_EQ(generate(session, *engine_, prompt, options(0, 3)).ids.size(), 3u);
+  EXPECT_EQ(generate(batcher, prompt, options(0, 3)).ids.size(), 3u);
 }
 
 // C01 (c): the prompt opened the thought and nothing closes it.
@@ -252,10 +253,10 @@ TEST_F(WithTokenizer, TheThoughtEndsAtItsToken) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     GenerateOptions how = options(1, 40, seed);
     how.sampling.logit_bias = {{kThink, -100.0}, {kEnd, -100.0}, {kEndThink, 2.0}};
-    Session session(*engine_);
+    Batcher batcher(*engine_, {});
     std::string reasoning, content;
-    const Generation g = generate(session, *engine_, engine_->tokenizer()->encode("a<think>\n", {}),
-                                  how, {.on_piece = [&](const GeneratedPiece& piece) {
+    const Generation g = generate(batcher, engine_->tokenizer()->encode("a<think>\n", {}), how,
+                                  {.on_piece = [&](const GeneratedPiece& piece) {
                                     reasoning += piece.reasoning;
                                     content += piece.content;
                                   }});

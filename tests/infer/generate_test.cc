@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "infer/batcher.h"
 #include "scripted_engine.h"
 
 namespace kogia {
@@ -47,10 +48,10 @@ struct Said {
 Said run(Script script, GenerateOptions options, std::vector<TokenId> prompt = {0}) {
   options.sampling.temperature = 0;
   const auto engine = test::scripted_engine(std::move(script));
-  Session session(*engine);
+  Batcher batcher(*engine, {});
   Said said;
   said.generation =
-      generate(session, *engine, prompt, options, {.on_piece = [&](const GeneratedPiece& piece) {
+      generate(batcher, prompt, options, {.on_piece = [&](const GeneratedPiece& piece) {
                  said.streamed_reasoning += piece.reasoning;
                  said.streamed_content += piece.content;
                  if (piece.id >= 0) said.streamed_ids.push_back(piece.id);
@@ -149,24 +150,24 @@ TEST(Generate, AnUnfinishedCharacterEndsAsAReplacement) {
   EXPECT_EQ(said.generation.content, "a\uFFFD");
 }
 
-TEST(Generate, CtrlCEndsItAndLeavesTheSessionUsable) {
+TEST(Generate, CtrlCEndsItAndLeavesTheBatcherUsable) {
   const InterruptGuard guard;
   Script script = saying({"a", "b", "c", "d", "<eos>"});
   script.on_append = [](std::size_t n) {
     if (n == 3) ::raise(SIGINT);
   };
   const auto engine = test::scripted_engine(script);
-  Session session(*engine);
+  Batcher batcher(*engine, {});
   GenerateOptions options{.sampling = {.temperature = 0}};
   const std::vector<TokenId> prompt{0};
-  const Generation cut = generate(session, *engine, prompt, options);
+  const Generation cut = generate(batcher, prompt, options);
   EXPECT_EQ(cut.finish_reason, FinishReason::kInterrupted);
   EXPECT_EQ(cut.content, "abc");
   clear_interrupt();
   script.on_append = {};
   const auto again_engine = test::scripted_engine(script);
-  Session again(*again_engine);
-  EXPECT_EQ(generate(again, *again_engine, prompt, options).content, "abcd");
+  Batcher again(*again_engine, {});
+  EXPECT_EQ(generate(again, prompt, options).content, "abcd");
 }
 
 TEST(Generate, CtrlCDuringThePromptIsNoError) {
@@ -204,8 +205,8 @@ TEST(Generate, TheSameKeysGiveTheSameTokens) {
   script.likeliest[1] = 0;
   const auto ids = [&](std::uint64_t seed, std::uint64_t prompt_key, std::uint64_t sample_key) {
     const auto engine = test::scripted_engine(script);
-    Session session(*engine);
-    return generate(session, *engine, std::vector<TokenId>{0},
+    Batcher batcher(*engine, {});
+    return generate(batcher, std::vector<TokenId>{0},
                     {.sampling = {.temperature = 5, .seed = seed},
                      .max_tokens = 12,
                      .ignore_eos = true,

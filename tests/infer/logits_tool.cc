@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "infer/engine.h"
-#include "infer/session.h"
+#include "infer/score.h"
 
 namespace {
 

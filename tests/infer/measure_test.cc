@@ -8,7 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "infer/session.h"
+#include "infer/score.h"
 #include "model/config.h"
 #include "support/golden.h"
 
@@ -30,9 +30,11 @@ std::unique_ptr<Engine> open(const std::string& name, Index chunk = 512) {
 std::vector<float> alone(Engine& engine, const RandomTimelines& timelines, Index t, Index last) {
   std::vector<TokenId> ids;
   for (Index p = 0; p <= last; ++p) ids.push_back(timelines.token(t, p));
-  Session session(engine);
-  session.set_tokens(ids);
-  return {session.logits().begin(), session.logits().end()};
+  std::vector<float> result;
+  for_each_logits(engine, ids, [&](Index pos, std::span<const float> logits) {
+    if (pos == last) result.assign(logits.begin(), logits.end());
+  });
+  return result;
 }
 
 void expect_logits(const RandomTimelines& timelines, Index row,

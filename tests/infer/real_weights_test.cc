@@ -14,9 +14,10 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "infer/batcher.h"
 #include "infer/engine.h"
 #include "infer/generate.h"
-#include "infer/session.h"
+#include "infer/score.h"
 #include "support/golden.h"
 
 namespace kogia::test {
@@ -188,8 +189,8 @@ class Question : public RealWeights {
     return engine.chat()->render(std::span(&message, 1), {}).ids;
   }
   Generation ask(Engine& engine, const GenerateOptions& options) const {
-    Session session(engine);
-    return generate(session, engine, prompt(engine), options);
+    Batcher batcher(engine, {});
+    return generate(batcher, prompt(engine), options);
   }
   static GenerateOptions greedy() { return {.sampling = {.temperature = 0}, .max_tokens = 24}; }
 };
@@ -219,10 +220,10 @@ TEST_F(Question, AStopStringOverTokenBordersCutsTheAnswer) {
   const auto engine = open(Compute::f32);
   GenerateOptions options = greedy();
   options.stop = {"nce is Par"};
-  Session session(*engine);
+  Batcher batcher(*engine, {});
   std::string streamed;
   const Generation answer =
-      generate(session, *engine, prompt(*engine), options,
+      generate(batcher, prompt(*engine), options,
                {.on_piece = [&](const GeneratedPiece& piece) { streamed += piece.content; }});
   EXPECT_EQ(answer.content, "The capital of Fra");
   EXPECT_EQ(streamed, answer.content);

@@ -4,8 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/interrupt.h"
-#include "infer/session.h"
+#include "infer/runner.h"
 
 namespace kogia {
 namespace {
@@ -80,9 +79,12 @@ class LogProbDevice final : public Device {
   void combine(const CombineArgs&) override {}
   void parallel(Index, const std::function<void(Index)>&) override {}
   void log_prob(const LogProbArgs& a) override {
-    double sum = 0;
-    for (Index i = 0; i < a.n; ++i) sum += std::exp(static_cast<double>(a.logits[i]));
-    a.log_prob[0] = static_cast<float>(static_cast<double>(a.logits[a.ids[0]]) - std::log(sum));
+    for (std::size_t r = 0; r < a.ids.size(); ++r) {
+      const float* row = a.logits + static_cast<Index>(r) * a.stride;
+      double sum = 0;
+      for (Index i = 0; i < a.n; ++i) sum += std::exp(static_cast<double>(row[i]));
+      a.log_prob[r] = static_cast<float>(static_cast<double>(row[a.ids[r]]) - std::log(sum));
+    }
   }
 };
 
@@ -96,6 +98,8 @@ struct Engine::Parts {
   WordTokenizer tokenizer;
   LogProbDevice device;
   GenerationDefaults defaults;
+  EngineOptions options;
+  PagePool pages{2 * ceil_div(script.ctx, kPageTokens)};
 };
 
 namespace {
@@ -118,36 +122,31 @@ std::string Engine::tokenizer_problem() const { return "no tokenizer.json"; }
 Device& Engine::device() const { return parts_->device; }
 const GenerationDefaults& Engine::defaults() const { return parts_->defaults; }
 Index Engine::ctx() const { return parts_->script.ctx; }
+const EngineOptions& Engine::options() const { return parts_->options; }
+PagePool& Engine::pages() const { return parts_->pages; }
+CachePool& Engine::cache() const { KOGIA_CHECK(false && "there is no memory behind the pages"); }
+Index Engine::vocab_size() const { return n_valid_ids(); }
 Index Engine::n_valid_ids() const { return static_cast<Index>(parts_->script.words.size()); }
 
-struct Session::Timeline {};  // no cache behind it
-Session::Session(Engine& engine) : engine_(engine) {}
-Session::~Session() = default;
-
-Index Session::set_tokens(std::span<const TokenId> ids,
-                          const std::function<void(Index, Index)>& on_chunk) {
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    throw_if_interrupted();
-    if (on_chunk) on_chunk(static_cast<Index>(i + 1), static_cast<Index>(ids.size()));
-  }
-  tokens_.assign(ids.begin(), ids.end());
-  step({}, true);
-  return static_cast<Index>(ids.size());
-}
-
-void Session::append(TokenId id) {
-  KOGIA_CHECK(static_cast<Index>(tokens_.size()) < engine_.ctx());
-  tokens_.push_back(id);
-  step({}, true);
-  if (current_script->on_append) current_script->on_append(tokens_.size());
-}
-
 // The likeliest token gets logit 5, the others 0.
-void Session::step(std::span<const TokenId>, bool) {
-  logits_.assign(current_script->words.size(), 0);
-  const auto found = current_script->likeliest.find(tokens_.size());
-  logits_[found == current_script->likeliest.end() ? 0 : static_cast<std::size_t>(found->second)] =
-      5;
+ConstMat Runner::run(const StepPlan& plan) {
+  test::Script& script = *current_script;
+  const auto n_words = static_cast<Index>(script.words.size());
+  static std::vector<float> logits;
+  logits.clear();
+  for (const ScheduledRows& rows : plan.rows) {
+    const Index end = rows.first_pos + static_cast<Index>(rows.ids.size());
+    if (rows.wants_logits) {
+      for (Index n = end - rows.n_drafts; n <= end; ++n) {
+        logits.resize(logits.size() + script.words.size(), 0);
+        const auto found = script.likeliest.find(static_cast<std::size_t>(n));
+        const auto id = found == script.likeliest.end() ? 0 : found->second;
+        logits[logits.size() - script.words.size() + static_cast<std::size_t>(id)] = 5;
+      }
+    }
+    if (rows.first_pos > 0 && script.on_append) script.on_append(static_cast<std::size_t>(end));
+  }
+  return {logits.data(), static_cast<Index>(logits.size()) / n_words, n_words};
 }
 
 namespace test {

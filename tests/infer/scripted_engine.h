@@ -1,7 +1,8 @@
 #pragma once
-// An engine that says what a test tells it to: generate() is compiled against this one, so that
-// every turn of its loop can be met without a model.
+// An engine that says what a test tells it to: generate() and its batcher are compiled against this
+// one, so that every turn of its loop can be met without a model.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,7 +20,7 @@ struct Script {
   std::map<std::size_t, TokenId> likeliest;
   Index ctx = 1000;
   bool has_tokenizer = true;
-  /// Called when a token is appended, with the length then reached.
+  /// Called when a drawn token is computed, with the length then reached.
   std::function<void(std::size_t)> on_append = {};
 };
 

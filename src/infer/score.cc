@@ -1,4 +1,4 @@
-#include "infer/session.h"
+#include "infer/score.h"
 
 #include <algorithm>
 #include <numeric>
@@ -24,11 +24,13 @@ void check_ids(const Engine& engine, std::span<const TokenId> ids) {
   }
 }
 
-/// The pages of one timeline, given back when it ends.
+/// The pages of one text, given back when it ends.
 class Pages {
  public:
-  explicit Pages(CachePool& pool) : pool_(pool) {}
-  ~Pages() { shrink(0); }
+  explicit Pages(PagePool& pool) : pool_(pool) {}
+  ~Pages() {
+    for (const std::int32_t page : pages_) pool_.release(page);
+  }
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
 
@@ -43,85 +45,19 @@ class Pages {
       pages_.push_back(page);
     }
   }
-  void shrink(Index n_tokens) {
-    while (static_cast<Index>(pages_.size()) > ceil_div(n_tokens, kPageTokens)) {
-      pool_.give_back(pages_.back());
-      pages_.pop_back();
-    }
-  }
   const std::int32_t* data() const { return pages_.data(); }
 
  private:
-  CachePool& pool_;
+  PagePool& pool_;
   std::vector<std::int32_t> pages_;
 };
 
 }  // namespace
 
-struct Session::Timeline {
-  explicit Timeline(CachePool& pool) : pages(pool) {}
-  Pages pages;
-};
-
-Session::Session(Engine& engine)
-    : engine_(engine), timeline_(std::make_unique<Timeline>(engine.cache())) {}
-Session::~Session() = default;
-
-void Session::truncate(Index n) {
-  tokens_.resize(static_cast<std::size_t>(n));
-  timeline_->pages.shrink(n);
-  logits_.clear();
-}
-
-// Runs the model over the next tokens of the timeline; logits of the last one if asked for.
-void Session::step(std::span<const TokenId> ids, bool want_logits) {
-  const Index begin = static_cast<Index>(tokens_.size()), n = static_cast<Index>(ids.size());
-  timeline_->pages.reserve(begin + n);
-  const SequenceRows rows{
-      .row_begin = 0, .n_rows = n, .first_pos = begin, .pages = timeline_->pages.data()};
-  const std::int32_t last = static_cast<std::int32_t>(n - 1);
-  const ForwardResult result =
-      engine_.model().forward({.ids = ids,
-                               .sequences = {&rows, 1},
-                               .logit_rows = {&last, want_logits ? std::size_t{1} : 0},
-                               .cache = engine_.cache().memory()},
-                              engine_.workspace());
-  tokens_.insert(tokens_.end(), ids.begin(), ids.end());
-  logits_.clear();
-  if (want_logits) logits_.assign(result.logits.data, result.logits.data + result.logits.cols);
-}
-
-Index Session::set_tokens(std::span<const TokenId> ids,
-                          const std::function<void(Index done, Index total)>& on_chunk) {
-  if (ids.empty()) throw_error(ErrorCode::kUsage, "the prompt has no tokens");
-  check_ids(engine_, ids);
-  const auto common = std::mismatch(tokens_.begin(), tokens_.end(), ids.begin(), ids.end()).second;
-  Index keep = common - ids.begin();
-  const Index total = static_cast<Index>(ids.size());
-  if (keep == total && keep == static_cast<Index>(tokens_.size()) && !logits_.empty()) return 0;
-  keep = std::min(keep, total - 1);  // the last token is always computed: its logits are wanted
-  truncate(keep);
-
-  const Index chunk = std::max<Index>(engine_.options().chunk, 1);
-  for (Index begin = keep; begin < total; begin += chunk) {
-    throw_if_interrupted();
-    const Index n = std::min(chunk, total - begin);
-    step(ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(n)),
-         begin + n == total);
-    if (on_chunk) on_chunk(begin + n - keep, total - keep);
-  }
-  return total - keep;
-}
-
-void Session::append(TokenId id) {
-  KOGIA_CHECK(static_cast<Index>(tokens_.size()) < engine_.ctx());
-  step({&id, 1}, true);
-}
-
 void for_each_logits(Engine& engine, std::span<const TokenId> ids,
                      const std::function<void(Index pos, std::span<const float> logits)>& visit) {
   check_ids(engine, ids);
-  Pages pages(engine.cache());
+  Pages pages(engine.pages());
   const Index total = static_cast<Index>(ids.size()),
               chunk = std::max<Index>(engine.options().chunk, 1);
   std::vector<std::int32_t> every(static_cast<std::size_t>(std::min(chunk, total)));

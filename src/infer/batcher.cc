@@ -1,0 +1,424 @@
+#include "infer/batcher.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "base/interrupt.h"
+#include "infer/answer.h"
+#include "infer/drafter.h"
+#include "infer/prefix_tree.h"
+#include "infer/runner.h"
+#include "infer/scheduler.h"
+
+namespace kogia {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+/// A request from submit() to its end.
+struct Active {
+  Active(const Engine& engine, const Request& request, RequestEvents e)
+      : answer(engine, request.prompt, request.options), events(std::move(e)) {}
+
+  Answer answer;
+  RequestEvents events;
+  std::unique_ptr<Drafter> drafter;
+  bool admitted = false;
+  std::optional<FinishReason> ended;  // from outside
+  Clock::time_point submitted = Clock::now(), admitted_at{}, first_logits{};
+
+  // Of the step at hand:
+  std::vector<GeneratedPiece> pieces;
+  std::size_t first_row = 0;  // of the logits
+  Index n_drafts = 0;
+};
+
+/// Rows of logits and the tokens whose log-probabilities are wanted there.
+struct Wanted {
+  std::vector<TokenId> ids;  // one a row
+  std::vector<float> logprobs;
+};
+
+std::vector<TokenLogprob> top_logprobs(Device& device, std::span<const float> logits,
+                                       Index n_valid_ids, Index n_top) {
+  const auto n = static_cast<std::size_t>(std::min(n_top, n_valid_ids));
+  std::vector<TokenId> ids(static_cast<std::size_t>(n_valid_ids));
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto likelier = [&](TokenId a, TokenId b) {
+    const float x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n), ids.end(), likelier);
+  ids.resize(n);
+  std::vector<float> logprobs(n);
+  device.log_prob({.logits = logits.data(),
+                   .stride = 0,  // each from the same row
+                   .n = static_cast<Index>(logits.size()),
+                   .ids = ids,
+                   .log_prob = logprobs.data()});
+  std::vector<TokenLogprob> top;
+  for (std::size_t i = 0; i < n; ++i) top.push_back({.id = ids[i], .logprob = logprobs[i]});
+  return top;
+}
+
+}  // namespace
+
+struct Batcher::Parts {
+  Parts(Engine& e, BatcherOptions o)
+      : engine(e),
+        options(std::move(o)),
+        tree(e.pages(), kPageTokens),
+        scheduler(e.pages(), tree,
+                  {.page_tokens = kPageTokens,
+                   .step_tokens = options.step_tokens > 0 ? options.step_tokens
+                                                          : std::max<Index>(e.options().chunk, 1),
+                   .max_sequences = std::max<Index>(options.max_sequences, 1),
+                   .planned_tokens = std::max<Index>(options.planned_tokens, 1),
+                   .reuse_prefixes = options.reuse_prefixes}),
+        runner(e) {}
+
+  RequestId submit(Request request, RequestEvents events);
+  bool step();
+  void end(RequestId id, FinishReason reason);
+  BatcherStats stats_now() const;
+
+  void propose_drafts();
+  void note_admissions(const StepPlan& plan);
+  void note_prefill(const StepPlan& plan);
+  void draw(const StepPlan& plan, const ConstMat& logits);
+  void draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits);
+  void fill_logprobs(const StepPlan& plan, const ConstMat& logits);
+  void tell_drafters(const StepPlan& plan, double seconds);
+  void deliver(const StepPlan& plan);
+  void fail(RequestId id, const Error& error);
+  Active* find(RequestId id) {
+    const auto a = active.find(id);
+    return a == active.end() ? nullptr : a->second.get();
+  }
+
+  Engine& engine;
+  BatcherOptions options;
+  PrefixTree tree;
+  Scheduler scheduler;
+  Runner runner;
+  std::map<RequestId, std::unique_ptr<Active>> active;
+  std::vector<std::pair<RequestId, Error>> failed;  // in the step at hand
+  RequestId next_id = 1;
+  bool stepping = false;
+  BatcherStats stats;
+};
+
+// ---------------------------------------------------------------------------------------------------
+// Coming and going
+
+RequestId Batcher::Parts::submit(Request request, RequestEvents events) {
+  auto a = std::make_unique<Active>(engine, request, std::move(events));
+  // With --mla auto one row and several are different sums, so drafts would change what is said.
+  if (options.make_drafter && engine.options().mla != MlaForm::kAuto) {
+    a->drafter = options.make_drafter(request);
+  }
+  const RequestId id = next_id++;
+  stats.n_prompt_tokens += a->answer.n_prompt();
+  if (a->answer.finished()) {
+    a->ended = a->answer.finished();  // nothing to draw: it ends with the next step
+  } else {
+    scheduler.add({.id = id,
+                   .tenant = std::move(request.tenant),
+                   .tokens = std::move(request.prompt),
+                   .max_tokens = a->answer.max_tokens()});
+  }
+  active.emplace(id, std::move(a));
+  return id;
+}
+
+void Batcher::Parts::end(RequestId id, FinishReason reason) {
+  const auto place = active.find(id);
+  const std::unique_ptr<Active> a = std::move(place->second);
+  active.erase(place);
+  const bool never_scheduled = !a->admitted && a->answer.finished();
+  if (!never_scheduled) scheduler.remove(id);
+  const auto now = Clock::now();
+  Generation& g = a->answer.result();
+  if (!a->admitted) {
+    g.wait_s = seconds_between(a->submitted, now);
+  } else {
+    const bool began = a->first_logits != Clock::time_point{};
+    g.wait_s = seconds_between(a->submitted, a->admitted_at);
+    g.prefill_s = seconds_between(a->admitted_at, began ? a->first_logits : now);
+    g.decode_s = began ? seconds_between(a->first_logits, now) : 0;
+  }
+  std::optional<GeneratedPiece> rest;
+  Generation done = a->answer.finish(reason, rest);
+  if (rest && a->events.on_piece) a->events.on_piece(*rest);
+  if (a->events.on_done) a->events.on_done(std::move(done));
+}
+
+void Batcher::Parts::fail(RequestId id, const Error& error) {
+  const auto place = active.find(id);
+  const std::unique_ptr<Active> a = std::move(place->second);
+  active.erase(place);
+  scheduler.remove(id);
+  if (!a->events.on_error) throw error;
+  a->events.on_error(error);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// A step
+
+void Batcher::Parts::propose_drafts() {
+  if (!options.make_drafter) return;
+  Index room = scheduler.draft_room();
+  for (const SequenceId id : scheduler.readers()) {
+    Active& a = *find(id);
+    const auto history = a.answer.history();
+    // The token after the last draft is drawn too, and the answer ends there at the latest.
+    const Index most =
+        std::min(room, a.answer.max_tokens() - static_cast<Index>(history.size()) - 1);
+    if (a.drafter == nullptr || most <= 0) continue;
+    auto drafts = a.drafter->propose(history, most);
+    room -= static_cast<Index>(drafts.size());
+    scheduler.set_drafts(id, std::move(drafts));
+  }
+}
+
+void Batcher::Parts::note_admissions(const StepPlan& plan) {
+  stats.n_preempted += static_cast<Index>(plan.preempted.size());
+  for (const Admission& admission : plan.admitted) {
+    Active& a = *find(admission.id);
+    if (a.admitted) continue;  // set back before: what it found the first time counts
+    a.admitted = true;
+    a.admitted_at = Clock::now();
+    a.answer.result().n_prompt_computed = a.answer.n_prompt() - admission.n_cached;
+    stats.n_cached_tokens += admission.n_cached;
+  }
+}
+
+void Batcher::Parts::note_prefill(const StepPlan& plan) {
+  for (const ScheduledRows& rows : plan.rows) {
+    Active& a = *find(rows.id);
+    if (!a.events.on_prefill || rows.first_pos >= a.answer.n_prompt()) continue;
+    const Index end = rows.first_pos + static_cast<Index>(rows.ids.size());
+    const Index total = a.answer.n_prompt(), computed = a.answer.result().n_prompt_computed;
+    a.events.on_prefill(std::max<Index>(end - (total - computed), 0), computed);
+  }
+}
+
+void Batcher::Parts::draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits) {
+  const auto n_known = static_cast<Index>(rows.ids.size()) - rows.n_drafts;
+  for (Index j = 0; j <= rows.n_drafts; ++j) {
+    const float* row = logits.row(static_cast<Index>(a.first_row) + j);
+    auto piece = a.answer.draw({row, static_cast<std::size_t>(logits.cols)});
+    if (piece) a.pieces.push_back(std::move(*piece));
+    if (a.answer.finished()) return;
+    // A draft that is what was drawn has its logits in the next row.
+    if (j < rows.n_drafts &&
+        rows.ids[static_cast<std::size_t>(n_known + j)] != a.pieces.back().id) {
+      return;
+    }
+  }
+}
+
+void Batcher::Parts::draw(const StepPlan& plan, const ConstMat& logits) {
+  std::size_t row = 0;
+  for (const ScheduledRows& rows : plan.rows) {
+    if (!rows.wants_logits) continue;
+    Active& a = *find(rows.id);
+    a.pieces.clear();
+    a.first_row = row;
+    a.n_drafts = rows.n_drafts;
+    row += static_cast<std::size_t>(1 + rows.n_drafts);
+    if (a.first_logits == Clock::time_point{}) a.first_logits = Clock::now();
+    try {
+      draw_rows(a, rows, logits);
+    } catch (const Error& error) {
+      failed.emplace_back(rows.id, error);
+    }
+  }
+}
+
+// Of all rows in one call: each is a pass over the vocabulary.
+void Batcher::Parts::fill_logprobs(const StepPlan& plan, const ConstMat& logits) {
+  Wanted wanted{.ids = std::vector<TokenId>(static_cast<std::size_t>(logits.rows), 0),
+                .logprobs = std::vector<float>(static_cast<std::size_t>(logits.rows))};
+  const auto each_piece = [&](const auto& visit) {
+    for (const ScheduledRows& rows : plan.rows) {
+      if (!rows.wants_logits) continue;
+      Active& a = *find(rows.id);
+      for (std::size_t i = 0; i < a.pieces.size(); ++i) visit(a, a.pieces[i], a.first_row + i);
+    }
+  };
+  each_piece([&](Active&, GeneratedPiece& piece, std::size_t row) { wanted.ids[row] = piece.id; });
+  engine.device().log_prob({.logits = logits.data,
+                            .stride = logits.stride,
+                            .n = logits.cols,
+                            .ids = wanted.ids,
+                            .log_prob = wanted.logprobs.data()});
+  each_piece([&](Active& a, GeneratedPiece& piece, std::size_t row) {
+    piece.logprob = wanted.logprobs[row];
+    if (const Index n_top = a.answer.options().n_top_logprobs; n_top > 0) {
+      piece.top =
+          top_logprobs(engine.device(),
+                       {logits.row(static_cast<Index>(row)), static_cast<std::size_t>(logits.cols)},
+                       engine.n_valid_ids(), n_top);
+    }
+  });
+}
+
+// Only steps that hold nothing but readers tell what drafts cost.
+void Batcher::Parts::tell_drafters(const StepPlan& plan, double seconds) {
+  const bool only_readers = std::ranges::all_of(plan.rows, [](const ScheduledRows& rows) {
+    return static_cast<Index>(rows.ids.size()) == 1 + rows.n_drafts;
+  });
+  for (const ScheduledRows& rows : plan.rows) {
+    Active* a = find(rows.id);
+    if (a == nullptr || !rows.wants_logits) continue;
+    const Index n_accepted =
+        a->pieces.empty() ? 0 : std::min(static_cast<Index>(a->pieces.size()) - 1, rows.n_drafts);
+    a->answer.result().n_drafted += rows.n_drafts;
+    a->answer.result().n_accepted += n_accepted;
+    stats.n_drafted += rows.n_drafts;
+    stats.n_accepted += n_accepted;
+    if (a->drafter && only_readers) {
+      a->drafter->record(rows.n_drafts, n_accepted, plan.n_rows, seconds);
+    }
+  }
+}
+
+// What was drawn goes to the scheduler first, so that events find everything in order.
+void Batcher::Parts::deliver(const StepPlan& plan) {
+  std::vector<TokenId> drawn;
+  for (const ScheduledRows& rows : plan.rows) {
+    if (!rows.wants_logits) continue;
+    const Active& a = *find(rows.id);
+    drawn.clear();
+    for (const GeneratedPiece& piece : a.pieces) drawn.push_back(piece.id);
+    if (!drawn.empty()) scheduler.append(rows.id, drawn);
+    stats.n_generated += static_cast<Index>(drawn.size());
+  }
+  for (const ScheduledRows& rows : plan.rows) {
+    if (!rows.wants_logits) continue;
+    Active& a = *find(rows.id);
+    for (const GeneratedPiece& piece : a.pieces) {
+      a.answer.commit(piece);
+      if (a.events.on_piece) a.events.on_piece(piece);
+    }
+    if (a.answer.finished() && !a.ended) a.ended = a.answer.finished();
+  }
+}
+
+bool Batcher::Parts::step() {
+  struct Guard {
+    explicit Guard(bool& f) : flag(f) { flag = true; }
+    ~Guard() { flag = false; }
+    bool& flag;
+  };
+  if (active.empty()) return false;
+  {
+    const Guard guard(stepping);
+    if (!scheduler.idle()) {
+      const auto begin = Clock::now();
+      propose_drafts();
+      const StepPlan plan = scheduler.plan();
+      note_admissions(plan);
+      const ConstMat logits = runner.run(plan);
+      scheduler.computed(plan);
+      ++stats.n_steps;
+      stats.n_rows += plan.n_rows;
+      note_prefill(plan);
+      draw(plan, logits);
+      if (logits.rows > 0) fill_logprobs(plan, logits);
+      tell_drafters(plan, seconds_between(begin, Clock::now()));
+      deliver(plan);
+    }
+  }
+  for (const auto& [id, error] : std::exchange(failed, {})) fail(id, error);
+  std::vector<std::pair<RequestId, FinishReason>> ended;
+  for (const auto& [id, a] : active) {
+    if (a->ended) ended.emplace_back(id, *a->ended);
+  }
+  for (const auto& [id, reason] : ended) {
+    if (find(id) != nullptr) end(id, reason);
+  }
+  return true;
+}
+
+BatcherStats Batcher::Parts::stats_now() const {
+  BatcherStats s = stats;
+  s.n_waiting = scheduler.n_waiting();
+  s.n_running = scheduler.n_running();
+  s.n_pages = engine.pages().n_pages();
+  s.n_free_pages = engine.pages().n_free();
+  s.n_tree_pages = tree.n_pages();
+  return s;
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+Batcher::Batcher(Engine& engine, BatcherOptions options)
+    : parts_(std::make_unique<Parts>(engine, std::move(options))) {}
+Batcher::~Batcher() {
+  // Nobody is told, but all pages are given back.
+  for (const auto& [id, a] : parts_->active) {
+    if (!(a->answer.finished() && !a->admitted)) parts_->scheduler.remove(id);
+  }
+}
+
+RequestId Batcher::submit(Request request, RequestEvents events) {
+  return parts_->submit(std::move(request), std::move(events));
+}
+
+bool Batcher::cancel(RequestId id, FinishReason reason) {
+  Active* a = parts_->find(id);
+  if (a == nullptr) return false;
+  if (parts_->stepping) {
+    a->ended = reason;
+  } else {
+    parts_->end(id, reason);
+  }
+  return true;
+}
+
+bool Batcher::step() { return parts_->step(); }
+
+void Batcher::end_all(FinishReason reason) {
+  while (!parts_->active.empty()) cancel(parts_->active.begin()->first, reason);
+}
+
+void Batcher::run() {
+  do {
+    if (interrupted()) return end_all(FinishReason::kInterrupted);
+  } while (step());
+}
+
+BatcherStats Batcher::stats() const { return parts_->stats_now(); }
+void Batcher::check_pages() const { parts_->scheduler.check_pages(); }
+
+Generation generate(Batcher& batcher, std::span<const TokenId> prompt,
+                    const GenerateOptions& options, const GenerateEvents& events) {
+  std::optional<Generation> result;
+  std::optional<Error> failure;
+  const RequestId id =
+      batcher.submit({.prompt = {prompt.begin(), prompt.end()}, .options = options},
+                     {.on_prefill = events.on_prefill,
+                      .on_piece = events.on_piece,
+                      .on_done = [&](Generation g) { result = std::move(g); },
+                      .on_error = [&](const Error& e) { failure = e; }});
+  while (!result && !failure) {
+    if (interrupted()) {
+      batcher.cancel(id, FinishReason::kInterrupted);
+    } else {
+      batcher.step();
+    }
+  }
+  if (failure) throw Error(*failure);
+  return std::move(*result);
+}
+
+}  // namespace kogia
