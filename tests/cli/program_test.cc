@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "base/atomic_file.h"
+#include "model/synth_plan.h"
 #include "program_support.h"
 #include "support/temp_dir.h"
 
@@ -259,6 +261,19 @@ TEST(Inspect, ConfigAloneSuffices) {
       kogia({"inspect", std::string(KOGIA_TEST_DATA) + "/cli/deepseek-v3", "--json"}).out);
   EXPECT_EQ(object.at("cache").at("bytes_per_token"), 70272);
   EXPECT_NEAR(object.at("cache").at("mha_factor").get<double>(), 56.89, 0.01);
+}
+
+// N11: a token of V2-Lite takes 27 layers of 512 + 64 values; narrower types are not supported and
+// said to be so.
+TEST(Inspect, TheCacheOfV2LiteAndTheTypesItMayHave) {
+  const TempDir folder;
+  write_file_atomically(folder.path() / "config.json",
+                        synth_config_json(synth_config("v2-lite"), /*fp8=*/false));
+  const Json object = Json::parse(kogia({"inspect", folder.path().string(), "--json"}).out);
+  EXPECT_EQ(object.at("cache").at("bytes_per_token"), 31104);
+  const auto refused = kogia({"run", kModel, "x", "--cache-type", "q8_0"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--cache-type is 'q8_0', expected f32, bf16"));
 }
 
 TEST(Inspect, CountsWhatTheFileHolds) {
