@@ -13,9 +13,11 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/machine.h"
 #include "cli/output.h"
 #include "infer/measure.h"
+#include "infer/measure_arrival.h"
 
 namespace kogia::cli {
 namespace {
@@ -27,7 +29,7 @@ constexpr double kMaxTokens = 1 << 24, kMaxBatch = 4096;
 struct BenchFlags {
   std::string model;
   std::vector<Index> prompt{512}, gen{64}, batch{1}, depth{0};
-  Index repeat = 3;
+  Index repeat = 3, arriving = 0;
   bool json = false;
   std::uint64_t seed = 0;
   EngineFlags engine;
@@ -52,6 +54,15 @@ CommandLine describe(BenchFlags& f) {
                               .low = 1,
                               .high = 1000});
   measurement.rows.push_back(
+      {.flags = "--arriving",
+       .value = "N",
+       .help =
+           "instead: what --batch texts that are being written notice when a prompt of N tokens "
+           "arrives",
+       .target = &f.arriving,
+       .low = 1,
+       .high = kMaxTokens});
+  measurement.rows.push_back(
       {.flags = "--seed", .value = "N", .help = "of the random tokens (0)", .target = &f.seed});
   return {
       .name = "bench",
@@ -70,7 +81,8 @@ CommandLine describe(BenchFlags& f) {
                  {"Engine", f.engine.rows()}},
       .examples = {"kogia bench model.gguf",
                    "kogia bench model.gguf --prompt 32,512 --gen 64 --batch 1,4,8,16 "
-                   "--depth 0,4096 --json"}};
+                   "--depth 0,4096 --json",
+                   "kogia bench model.gguf --arriving 4096 --batch 4"}};
 }
 
 // Depth by depth, so that what is in the cache only grows; a value given twice counts once.
@@ -237,11 +249,64 @@ class Table {
   std::set<std::tuple<Index, Index, Index>> decode_seen_;
 };
 
+// ---------------------------------------------------------------------------------------------------
+// A prompt that arrives
+
+Json gaps_json(const std::vector<double>& seconds) {
+  return {{"median_s", median_of(seconds)}, {"longest_s", std::ranges::max(seconds)}};
+}
+
+std::string gaps_row(std::string_view what, const std::vector<double>& seconds) {
+  return fmt::format("{:<32}{:>9.1f} ms{:>9.1f} ms\n", what, 1e3 * median_of(seconds),
+                     1e3 * std::ranges::max(seconds));
+}
+
+void show_arrival(const BenchFlags& f, const ArrivalCase& c, const Arrival& a) {
+  if (f.json) {
+    write_json(Json{{"model", f.model},
+                    {"arriving", c.prompt},
+                    {"readers", c.n_readers},
+                    {"step_tokens", c.step_tokens},
+                    {"alone", gaps_json(a.alone)},
+                    {"beside", gaps_json(a.beside)},
+                    {"chunks", gaps_json(a.chunks)},
+                    {"unexplained", a.unexplained()}});
+    return;
+  }
+  write_out(
+      fmt::format("{} being written, a prompt of {} tokens arrives; {} rows a step\n"
+                  "{:<32}{:>12}{:>12}\n",
+                  counted(c.n_readers, "text"), c.prompt, c.step_tokens, "gap between two tokens",
+                  "median", "longest"));
+  write_out(gaps_row("alone", a.alone) + gaps_row("beside the prompt", a.beside) +
+            gaps_row("the prompt's chunks alone", a.chunks));
+  write_out(fmt::format("longest gap, of what both take apart: {:.2f}\n\n", a.unexplained()));
+}
+
+int bench_arrivals(const BenchFlags& f) {
+  std::vector<ArrivalCase> cases;
+  Index tokens = 0;
+  for (const Index batch : f.batch) {
+    cases.push_back(
+        {.n_readers = batch, .prompt = f.arriving, .step_tokens = f.engine.chunk, .seed = f.seed});
+    tokens = std::max(tokens, arrival_tokens(cases.back()));
+  }
+  EngineOptions options = f.engine.options();
+  const std::vector<Index> room{f.arriving + 1};
+  options.ctx = choose_ctx(f.engine.ctx, room);
+  options.cache_tokens = std::max(tokens, options.ctx);
+  const InterruptGuard ctrl_c;
+  const auto engine = Engine::open(find_model(f.model), options);
+  for (const ArrivalCase& c : cases) show_arrival(f, c, measure_arrival(*engine, c));
+  return 0;
+}
+
 }  // namespace
 
 int bench_command(Arguments arguments) {
   BenchFlags f;
   if (!parse(describe(f), arguments)) return 0;
+  if (f.arriving > 0) return bench_arrivals(f);
   const std::vector<MeasureCase> cases = cases_of(f);
   const std::vector<Index> room = Measurer::room_for(cases);
   EngineFlags engine_flags = f.engine;

@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "infer/measure_arrival.h"
 #include "infer/score.h"
 #include "model/config.h"
 #include "support/golden.h"
@@ -155,6 +156,26 @@ TEST(Speed, TheMedianCounts) {
   EXPECT_EQ(speed.most, 8);
   EXPECT_EQ(speed.per_cpu_s, 2) << "24 tokens in 12 seconds of processor time";
   EXPECT_EQ(speed_of(even, 8).median, 4);
+}
+
+TEST(MeasureArrival, EachStepOfReadersHoldsAChunkOfThePrompt) {
+  const ArrivalCase c{.n_readers = 3, .prompt = 100, .step_tokens = 20};
+  const auto engine = Engine::open(golden_folder("qwen2"), {.cpu = {.n_threads = 1, .isa = {}},
+                                                            .compute = {},
+                                                            .cache_dtype = {},
+                                                            .ctx = 128,
+                                                            .cache_tokens = arrival_tokens(c),
+                                                            .show_progress = false});
+  const Arrival a = measure_arrival(*engine, c);
+  EXPECT_EQ(a.beside.size(), 6u) << "17 rows of the prompt a step";
+  EXPECT_EQ(a.chunks.size(), a.beside.size());
+  EXPECT_FALSE(a.alone.empty());
+  EXPECT_EQ(engine->pages().n_free(), engine->pages().n_pages());
+}
+
+TEST(MeasureArrival, TheWorstStepCounts) {
+  const Arrival a{.alone = {1, 1, 1}, .beside = {3, 6}, .chunks = {2, 3}};
+  EXPECT_DOUBLE_EQ(a.unexplained(), 1.5);
 }
 
 }  // namespace
