@@ -9,6 +9,7 @@
 #include "base/interrupt.h"
 #include "infer/answer.h"
 #include "infer/drafter.h"
+#include "infer/lower_tier.h"
 #include "infer/prefix_tree.h"
 #include "infer/runner.h"
 #include "infer/scheduler.h"
@@ -82,7 +83,14 @@ struct Batcher::Parts {
                    .max_sequences = std::max<Index>(options.max_sequences, 1),
                    .planned_tokens = std::max<Index>(options.planned_tokens, 1),
                    .reuse_prefixes = options.reuse_prefixes}),
-        runner(e) {}
+        runner(e) {
+    LowerTier* const lower = options.lower_tier;
+    if (lower == nullptr || !options.reuse_prefixes) return;
+    scheduler.restore = [this, lower](auto tenant, auto ids) { lower->restore(tree, tenant, ids); };
+    scheduler.on_full_pages = [lower](auto tenant, auto ids, auto pages, Index first) {
+      lower->save(tenant, ids, pages, first);
+    };
+  }
 
   RequestId submit(Request request, RequestEvents events);
   bool step();
@@ -397,6 +405,7 @@ void Batcher::run() {
   } while (step());
 }
 
+PrefixTree& Batcher::prefixes() { return parts_->tree; }
 BatcherStats Batcher::stats() const { return parts_->stats_now(); }
 void Batcher::check_pages() const { parts_->scheduler.check_pages(); }
 

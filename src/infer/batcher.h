@@ -16,6 +16,8 @@
 namespace kogia {
 
 class Drafter;
+class LowerTier;
+class PrefixTree;
 
 /// What is asked for. Prompt and settings are the caller's own of this request alone; nothing of
 /// another request changes the answer.
@@ -47,6 +49,8 @@ struct BatcherOptions {
   /// too: where the pool runs dry the youngest request is set back and computed again.
   Index planned_tokens = 256;
   bool reuse_prefixes = true;
+  /// Pages on disk under the tree in memory (infer/disk_tier.h), or null. Outlives the batcher.
+  LowerTier* lower_tier = nullptr;
   /// Makes the drafts of one request, or is empty: no speculation.
   std::function<std::unique_ptr<Drafter>(const Request&)> make_drafter = {};
 };
@@ -86,6 +90,8 @@ class Batcher {
   /// Ends all requests, as cancel() does.
   void end_all(FinishReason reason);
 
+  /// What is in memory; for saving and loading sessions between steps (infer/session_pages.h).
+  PrefixTree& prefixes();
   BatcherStats stats() const;
   /// Scheduler::check_pages().
   void check_pages() const;

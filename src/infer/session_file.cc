@@ -102,7 +102,7 @@ void check_model(const std::string& name, const std::string& saved, const std::s
               "run with the model and the flags that it was saved with, or begin anew");
 }
 
-Index n_pages_of(std::uint64_t n_ids) { return ceil_div(static_cast<Index>(n_ids), kPageTokens); }
+Index n_pages_of(std::uint64_t n_ids) { return static_cast<Index>(n_ids) / kPageTokens; }
 
 std::vector<std::vector<std::byte>> read_pages(Reader& r, Index n_pages, Index page_bytes) {
   constexpr std::size_t kSum = sizeof(Hash128);
@@ -161,7 +161,7 @@ SessionFile parse_session_file(Span bytes, const std::string& name, const std::s
     r.fail("what stands before its pages does not have its checksum");
   }
   check_model(name, {reinterpret_cast<const char*>(saved.data()), saved.size()}, fingerprint);
-  if (!session.ids.empty() && head.page_bytes != static_cast<std::uint64_t>(page_bytes)) {
+  if (n_pages_of(head.n_ids) > 0 && head.page_bytes != static_cast<std::uint64_t>(page_bytes)) {
     r.fail("pages of {} bytes, expected {}", head.page_bytes, page_bytes);
   }
   session.pages = read_pages(r, n_pages_of(head.n_ids), page_bytes);

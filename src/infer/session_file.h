@@ -4,7 +4,7 @@
 //   "KOGIASES", version u32, bytes of the fingerprint u32, bytes of a page u64, number of ids u64,
 //   the fingerprint, a text (cache_fingerprint.h), the ids, i32 each,
 //   checksum, 16 bytes: XXH3-128 of all that stands before it
-//   the pages, one for each 64 ids begun
+//   the pages, one for each 64 ids that are full
 //   checksum, 16 bytes: XXH3-128 of the pages
 
 #include <cstddef>
@@ -18,8 +18,9 @@
 
 namespace kogia {
 
-/// Written whole or not at all. `pages` are of one size, ceil(ids / kPageTokens) of them. The last
-/// one is written as it is: what stands in it beyond the last id should be nobody else's.
+/// Written whole or not at all. `pages` are of one size, one for each kPageTokens ids that are
+/// there. The ids after the last full page have none, and are computed again: what else stands in
+/// a page that is not full may be somebody else's.
 void save_session_file(const std::filesystem::path& file, const std::string& fingerprint,
                        std::span<const TokenId> ids,
                        const std::vector<std::span<const std::byte>>& pages);
