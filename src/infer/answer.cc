@@ -102,11 +102,12 @@ bool Answer::is_eos(TokenId id) const {
   return !options_.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end();
 }
 
-std::optional<GeneratedPiece> Answer::draw(std::span<const float> logits) {
+std::optional<GeneratedPiece> Answer::draw(std::span<const float> logits, SamplerScratch& scratch) {
   KOGIA_CHECK(!finished_);
-  const TokenId id =
-      sampler_.sample(logits, history_, result_.n_prompt, options_.prompt_key, options_.sample_key)
-          .id;
+  const TokenId id = sampler_
+                         .sample(logits, history_, result_.n_prompt, options_.prompt_key,
+                                 options_.sample_key, scratch)
+                         .id;
   if (is_eos(id)) {
     finished_ = FinishReason::kStop;
     return {};

@@ -38,7 +38,7 @@ struct Active {
   // Of the step at hand:
   std::vector<GeneratedPiece> pieces;
   std::size_t first_row = 0;  // of the logits
-  Index n_drafts = 0;
+  std::optional<Error> failure;
 };
 
 /// Rows of logits and the tokens whose log-probabilities are wanted there.
@@ -83,7 +83,8 @@ struct Batcher::Parts {
                    .max_sequences = std::max<Index>(options.max_sequences, 1),
                    .planned_tokens = std::max<Index>(options.planned_tokens, 1),
                    .reuse_prefixes = options.reuse_prefixes}),
-        runner(e) {
+        runner(e),
+        scratch(static_cast<std::size_t>(std::max(e.device().n_threads(), 1))) {
     LowerTier* const lower = options.lower_tier;
     if (lower == nullptr || !options.reuse_prefixes) return;
     scheduler.restore = [this, lower](auto tenant, auto ids) { lower->restore(tree, tenant, ids); };
@@ -101,7 +102,8 @@ struct Batcher::Parts {
   void note_admissions(const StepPlan& plan);
   void note_prefill(const StepPlan& plan);
   void draw(const StepPlan& plan, const ConstMat& logits);
-  void draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits);
+  void draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits,
+                 SamplerScratch& scratch);
   void fill_logprobs(const StepPlan& plan, const ConstMat& logits);
   void tell_drafters(const StepPlan& plan, double seconds);
   void deliver(const StepPlan& plan);
@@ -116,6 +118,7 @@ struct Batcher::Parts {
   PrefixTree tree;
   Scheduler scheduler;
   Runner runner;
+  std::vector<SamplerScratch> scratch;  // one a thread of the device
   std::map<RequestId, std::unique_ptr<Active>> active;
   std::vector<std::pair<RequestId, Error>> failed;  // in the step at hand
   RequestId next_id = 1;
@@ -218,11 +221,12 @@ void Batcher::Parts::note_prefill(const StepPlan& plan) {
   }
 }
 
-void Batcher::Parts::draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits) {
+void Batcher::Parts::draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits,
+                               SamplerScratch& scratch) {
   const auto n_known = static_cast<Index>(rows.ids.size()) - rows.n_drafts;
   for (Index j = 0; j <= rows.n_drafts; ++j) {
     const float* row = logits.row(static_cast<Index>(a.first_row) + j);
-    auto piece = a.answer.draw({row, static_cast<std::size_t>(logits.cols)});
+    auto piece = a.answer.draw({row, static_cast<std::size_t>(logits.cols)}, scratch);
     if (piece) a.pieces.push_back(std::move(*piece));
     if (a.answer.finished()) return;
     // A draft that is what was drawn has its logits in the next row.
@@ -233,21 +237,33 @@ void Batcher::Parts::draw_rows(Active& a, const ScheduledRows& rows, const Const
   }
 }
 
+// Every answer by itself, on the device's threads: with a large vocabulary this is work.
 void Batcher::Parts::draw(const StepPlan& plan, const ConstMat& logits) {
+  std::vector<std::pair<Active*, const ScheduledRows*>> drawn;
   std::size_t row = 0;
   for (const ScheduledRows& rows : plan.rows) {
     if (!rows.wants_logits) continue;
     Active& a = *find(rows.id);
     a.pieces.clear();
+    a.failure.reset();
     a.first_row = row;
-    a.n_drafts = rows.n_drafts;
     row += static_cast<std::size_t>(1 + rows.n_drafts);
     if (a.first_logits == Clock::time_point{}) a.first_logits = Clock::now();
-    try {
-      draw_rows(a, rows, logits);
-    } catch (const Error& error) {
-      failed.emplace_back(rows.id, error);
+    drawn.emplace_back(&a, &rows);
+  }
+  const auto n_groups = std::min(scratch.size(), drawn.size());
+  engine.device().parallel(static_cast<Index>(n_groups), [&](Index group) {
+    const auto g = static_cast<std::size_t>(group);
+    for (std::size_t i = g; i < drawn.size(); i += n_groups) {
+      try {
+        draw_rows(*drawn[i].first, *drawn[i].second, logits, scratch[g]);
+      } catch (const Error& error) {
+        drawn[i].first->failure = error;
+      }
     }
+  });
+  for (const auto& [a, rows] : drawn) {
+    if (a->failure) failed.emplace_back(rows->id, *a->failure);
   }
 }
 

@@ -69,6 +69,162 @@ std::size_t arg_max(std::span<const float> logits) {
   return best;
 }
 
+using Candidate = SamplerScratch::Candidate;
+
+bool better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+/// The stages, on scratch.
+class Drawing {
+ public:
+  Drawing(const SamplingParams& params, std::size_t n_valid_ids, SamplerScratch& scratch)
+      : p_(params), n_valid_ids_(n_valid_ids), s_(scratch) {}
+
+  std::span<const float> adjust(std::span<const float> logits, std::span<const TokenId> history,
+                                Index n_prompt);
+  void keep_all(std::span<const float> logits, float largest);
+  void keep_top_k(std::span<const float> logits, std::size_t k, float largest);
+  void cut_min_p();
+  void cut_top_p();
+  SampledToken draw(double uniform);
+
+ private:
+  void apply_penalties(std::span<const TokenId> history, Index n_prompt);
+
+  const SamplingParams& p_;
+  std::size_t n_valid_ids_;
+  SamplerScratch& s_;
+};
+
+// Stages 1 and 2. Without any, the logits stay where they are.
+std::span<const float> Drawing::adjust(std::span<const float> logits,
+                                       std::span<const TokenId> history, Index n_prompt) {
+  const bool penalised =
+      p_.repetition_penalty != 1 || p_.frequency_penalty != 0 || p_.presence_penalty != 0;
+  if (!penalised && p_.logit_bias.empty()) return logits;
+  s_.logits.assign(logits.begin(), logits.end());
+  for (const auto& [id, bias] : p_.logit_bias) {
+    float& logit = s_.logits[static_cast<std::size_t>(id)];
+    if (std::isfinite(logit)) logit = clamp_to_float(static_cast<double>(logit) + bias);
+  }
+  if (penalised) apply_penalties(history, n_prompt);
+  return s_.logits;
+}
+
+void Drawing::apply_penalties(std::span<const TokenId> history, Index n_prompt) {
+  s_.counts.resize(n_valid_ids_);
+  const auto is_valid = [&](TokenId id) {
+    return id >= 0 && static_cast<std::size_t>(id) < n_valid_ids_;
+  };
+  const auto output = history.subspan(static_cast<std::size_t>(n_prompt));
+  for (const TokenId id : output) {
+    if (is_valid(id)) ++s_.counts[static_cast<std::size_t>(id)];
+  }
+  constexpr std::int32_t kDone = -1;
+  for (const TokenId id : history) {
+    if (!is_valid(id) || s_.counts[static_cast<std::size_t>(id)] == kDone) continue;
+    const auto i = static_cast<std::size_t>(id);
+    if (std::isfinite(s_.logits[i])) {
+      double x = s_.logits[i];
+      x = x > 0 ? x / p_.repetition_penalty : x * p_.repetition_penalty;
+      x -= p_.frequency_penalty * s_.counts[i];
+      x -= s_.counts[i] > 0 ? p_.presence_penalty : 0;
+      s_.logits[i] = clamp_to_float(x);
+    }
+    s_.counts[i] = kDone;
+  }
+  for (const TokenId id : history) {
+    if (is_valid(id)) s_.counts[static_cast<std::size_t>(id)] = 0;
+  }
+}
+
+void Drawing::keep_all(std::span<const float> logits, float largest) {
+  s_.candidates.clear();
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double weight = exp_of_nonpositive(
+        (static_cast<double>(logits[i]) - static_cast<double>(largest)) / p_.temperature);
+    s_.candidates.push_back({static_cast<TokenId>(i), logits[i], weight});
+  }
+}
+
+// One pass: what cannot be among the k best is dropped on sight, the rest is cut down to k whenever
+// 2k have gathered. About n comparisons and a few selections of 2k; the vocabulary is never sorted.
+void Drawing::keep_top_k(std::span<const float> logits, std::size_t k, float largest) {
+  s_.candidates.clear();
+  float threshold = -std::numeric_limits<float>::infinity();
+  const auto cut = [&] {
+    if (s_.candidates.size() <= k) return;
+    const auto kth = s_.candidates.begin() + static_cast<std::ptrdiff_t>(k - 1);
+    std::nth_element(s_.candidates.begin(), kth, s_.candidates.end(), better);
+    threshold = kth->logit;
+    s_.candidates.resize(k);
+  };
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    // Equal to the threshold loses: k tokens with lower ids are at least as good.
+    if (!(logits[i] > threshold)) continue;
+    s_.candidates.push_back({static_cast<TokenId>(i), logits[i], 0});
+    if (s_.candidates.size() >= 2 * k) cut();
+  }
+  cut();
+  std::ranges::sort(s_.candidates, better);
+  for (Candidate& c : s_.candidates) {
+    c.weight = exp_of_nonpositive((static_cast<double>(c.logit) - static_cast<double>(largest)) /
+                                  p_.temperature);
+  }
+}
+
+void Drawing::cut_min_p() {
+  std::erase_if(s_.candidates, [&](const Candidate& c) { return c.weight < p_.min_p; });
+}
+
+// Keeps a token while those before it fall short of top_p. The slack is for logits that are floats:
+// 0.5 and 0.3 do reach 0.8. Only as many as needed are sorted, a few at first, then more.
+void Drawing::cut_top_p() {
+  double total = 0;
+  for (const Candidate& c : s_.candidates) total += c.weight;
+  const double enough = p_.top_p * total * (1 - 1e-6);
+
+  double mass = 0;
+  std::size_t kept = 0, sorted = 0, block = 64;
+  const auto at = [&](std::size_t i) {
+    return s_.candidates.begin() + static_cast<std::ptrdiff_t>(i);
+  };
+  while (kept < s_.candidates.size() && (kept == 0 || mass < enough)) {
+    if (kept == sorted) {
+      sorted = std::min(s_.candidates.size(), sorted + block);
+      block *= 4;
+      if (sorted < s_.candidates.size()) {
+        std::nth_element(at(kept), at(sorted), s_.candidates.end(), better);
+      }
+      std::sort(at(kept), at(sorted), better);
+    }
+    mass += s_.candidates[kept++].weight;
+  }
+  s_.candidates.resize(kept);
+}
+
+// The inverse of the cumulative distribution, in order of id: the choice depends on which tokens
+// are left, not on how the stages found them.
+SampledToken Drawing::draw(double uniform) {
+  if (!std::ranges::is_sorted(s_.candidates, {}, &Candidate::id)) {
+    std::ranges::sort(s_.candidates, {}, &Candidate::id);
+  }
+  double total = 0;
+  for (const Candidate& c : s_.candidates) total += c.weight;
+  const double target = uniform * total;
+  double sum = 0;
+  const Candidate* chosen = nullptr;
+  for (const Candidate& c : s_.candidates) {
+    if (c.weight == 0) continue;
+    chosen = &c;  // the last of any weight, should rounding leave the target beyond the end
+    sum += c.weight;
+    if (target < sum) break;
+  }
+  KOGIA_CHECK(chosen != nullptr);  // the best has weight 1 and no stage drops it
+  return {.id = chosen->id, .drawn_logprob = static_cast<float>(std::log(chosen->weight / total))};
+}
+
 }  // namespace
 
 void validate(const SamplingParams& p) {
@@ -101,155 +257,25 @@ Sampler::Sampler(SamplingParams params, Index n_valid_ids)
 }
 
 SampledToken Sampler::sample(std::span<const float> all_logits, std::span<const TokenId> history,
-                             Index n_prompt, std::uint64_t prompt_key, std::uint64_t sample_key) {
+                             Index n_prompt, std::uint64_t prompt_key, std::uint64_t sample_key,
+                             SamplerScratch& scratch) const {
   KOGIA_CHECK(all_logits.size() >= n_valid_ids_);
   KOGIA_CHECK(n_prompt >= 0 && static_cast<std::size_t>(n_prompt) <= history.size());
-  const auto logits = adjust(all_logits.first(n_valid_ids_), history, n_prompt);
+  Drawing drawing(params_, n_valid_ids_, scratch);
+  const auto logits = drawing.adjust(all_logits.first(n_valid_ids_), history, n_prompt);
   const std::size_t best = arg_max(logits);
   if (params_.temperature == 0) return {.id = static_cast<TokenId>(best), .drawn_logprob = 0};
 
   const auto k = static_cast<std::size_t>(params_.top_k);
   if (k > 0 && k < logits.size()) {
-    keep_top_k(logits, k, logits[best]);
+    drawing.keep_top_k(logits, k, logits[best]);
   } else {
-    keep_all(logits, logits[best]);
+    drawing.keep_all(logits, logits[best]);
   }
-  if (params_.min_p > 0) cut_min_p();
-  if (params_.top_p < 1) cut_top_p();
+  if (params_.min_p > 0) drawing.cut_min_p();
+  if (params_.top_p < 1) drawing.cut_top_p();
   const Philox random(params_.seed, prompt_key, sample_key);
-  return draw(random.uniform(history.size()));
-}
-
-// Stages 1 and 2. Without any, the logits stay where they are.
-std::span<const float> Sampler::adjust(std::span<const float> logits,
-                                       std::span<const TokenId> history, Index n_prompt) {
-  const bool penalised = params_.repetition_penalty != 1 || params_.frequency_penalty != 0 ||
-                         params_.presence_penalty != 0;
-  if (!penalised && params_.logit_bias.empty()) return logits;
-  logits_.assign(logits.begin(), logits.end());
-  for (const auto& [id, bias] : params_.logit_bias) {
-    float& logit = logits_[static_cast<std::size_t>(id)];
-    if (std::isfinite(logit)) logit = clamp_to_float(static_cast<double>(logit) + bias);
-  }
-  if (penalised) apply_penalties(history, n_prompt);
-  return logits_;
-}
-
-void Sampler::apply_penalties(std::span<const TokenId> history, Index n_prompt) {
-  counts_.resize(n_valid_ids_);
-  const auto is_valid = [&](TokenId id) {
-    return id >= 0 && static_cast<std::size_t>(id) < n_valid_ids_;
-  };
-  const auto output = history.subspan(static_cast<std::size_t>(n_prompt));
-  for (const TokenId id : output) {
-    if (is_valid(id)) ++counts_[static_cast<std::size_t>(id)];
-  }
-  constexpr std::int32_t kDone = -1;
-  for (const TokenId id : history) {
-    if (!is_valid(id) || counts_[static_cast<std::size_t>(id)] == kDone) continue;
-    const auto i = static_cast<std::size_t>(id);
-    if (std::isfinite(logits_[i])) {
-      double x = logits_[i];
-      x = x > 0 ? x / params_.repetition_penalty : x * params_.repetition_penalty;
-      x -= params_.frequency_penalty * counts_[i];
-      x -= counts_[i] > 0 ? params_.presence_penalty : 0;
-      logits_[i] = clamp_to_float(x);
-    }
-    counts_[i] = kDone;
-  }
-  for (const TokenId id : history) {
-    if (is_valid(id)) counts_[static_cast<std::size_t>(id)] = 0;
-  }
-}
-
-bool Sampler::better(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-}
-
-void Sampler::keep_all(std::span<const float> logits, float largest) {
-  candidates_.clear();
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    const double weight = exp_of_nonpositive(
-        (static_cast<double>(logits[i]) - static_cast<double>(largest)) / params_.temperature);
-    candidates_.push_back({static_cast<TokenId>(i), logits[i], weight});
-  }
-}
-
-// One pass: what cannot be among the k best is dropped on sight, the rest is cut down to k whenever
-// 2k have gathered. About n comparisons and a few selections of 2k; the vocabulary is never sorted.
-void Sampler::keep_top_k(std::span<const float> logits, std::size_t k, float largest) {
-  candidates_.clear();
-  float threshold = -std::numeric_limits<float>::infinity();
-  const auto cut = [&] {
-    if (candidates_.size() <= k) return;
-    const auto kth = candidates_.begin() + static_cast<std::ptrdiff_t>(k - 1);
-    std::nth_element(candidates_.begin(), kth, candidates_.end(), better);
-    threshold = kth->logit;
-    candidates_.resize(k);
-  };
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    // Equal to the threshold loses: k tokens with lower ids are at least as good.
-    if (!(logits[i] > threshold)) continue;
-    candidates_.push_back({static_cast<TokenId>(i), logits[i], 0});
-    if (candidates_.size() >= 2 * k) cut();
-  }
-  cut();
-  std::ranges::sort(candidates_, better);
-  for (Candidate& c : candidates_) {
-    c.weight = exp_of_nonpositive((static_cast<double>(c.logit) - static_cast<double>(largest)) /
-                                  params_.temperature);
-  }
-}
-
-void Sampler::cut_min_p() {
-  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < params_.min_p; });
-}
-
-// Keeps a token while those before it fall short of top_p. The slack is for logits that are floats:
-// 0.5 and 0.3 do reach 0.8. Only as many as needed are sorted, a few at first, then more.
-void Sampler::cut_top_p() {
-  double total = 0;
-  for (const Candidate& c : candidates_) total += c.weight;
-  const double enough = params_.top_p * total * (1 - 1e-6);
-
-  double mass = 0;
-  std::size_t kept = 0, sorted = 0, block = 64;
-  const auto at = [&](std::size_t i) {
-    return candidates_.begin() + static_cast<std::ptrdiff_t>(i);
-  };
-  while (kept < candidates_.size() && (kept == 0 || mass < enough)) {
-    if (kept == sorted) {
-      sorted = std::min(candidates_.size(), sorted + block);
-      block *= 4;
-      if (sorted < candidates_.size()) {
-        std::nth_element(at(kept), at(sorted), candidates_.end(), better);
-      }
-      std::sort(at(kept), at(sorted), better);
-    }
-    mass += candidates_[kept++].weight;
-  }
-  candidates_.resize(kept);
-}
-
-// The inverse of the cumulative distribution, in order of id: the choice depends on which tokens
-// are left, not on how the stages found them.
-SampledToken Sampler::draw(double uniform) {
-  if (!std::ranges::is_sorted(candidates_, {}, &Candidate::id)) {
-    std::ranges::sort(candidates_, {}, &Candidate::id);
-  }
-  double total = 0;
-  for (const Candidate& c : candidates_) total += c.weight;
-  const double target = uniform * total;
-  double sum = 0;
-  const Candidate* chosen = nullptr;
-  for (const Candidate& c : candidates_) {
-    if (c.weight == 0) continue;
-    chosen = &c;  // the last of any weight, should rounding leave the target beyond the end
-    sum += c.weight;
-    if (target < sum) break;
-  }
-  KOGIA_CHECK(chosen != nullptr);  // the best has weight 1 and no stage drops it
-  return {.id = chosen->id, .drawn_logprob = static_cast<float>(std::log(chosen->weight / total))};
+  return drawing.draw(random.uniform(history.size()));
 }
 
 }  // namespace kogia

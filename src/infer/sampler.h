@@ -46,42 +46,37 @@ struct SampledToken {
   float drawn_logprob = 0;
 };
 
+/// What a sampler needs while it draws one token: a few times the size of the vocabulary, so that
+/// many samplers share one. Threads: one sampler at a time.
+struct SamplerScratch {
+  struct Candidate {
+    TokenId id;
+    float logit;
+    double weight;  // exp((logit - largest) / temperature)
+  };
+  std::vector<Candidate> candidates;
+  std::vector<float> logits;
+  std::vector<std::int32_t> counts;  // [n_valid_ids], zero between calls; see apply_penalties()
+};
+
 /// A pure function of its arguments: the random number is keyed by (seed, prompt, sample,
 /// position), never by the order of calls.
 ///
 /// Errors   the constructor checks the parameters and the ids of the bias (usage); sample() refuses
 ///          logits that hold NaN or +inf, and a distribution that is empty
-/// Threads  one at a time (scratch inside)
+/// Threads  one at a time
 class Sampler {
  public:
   Sampler(SamplingParams params, Index n_valid_ids);
   /// `history` is prompt then output; n_prompt says where the output begins. The token drawn has
   /// the position history.size().
   SampledToken sample(std::span<const float> logits, std::span<const TokenId> history,
-                      Index n_prompt, std::uint64_t prompt_key = 0, std::uint64_t sample_key = 0);
+                      Index n_prompt, std::uint64_t prompt_key, std::uint64_t sample_key,
+                      SamplerScratch& scratch) const;
 
  private:
-  struct Candidate {
-    TokenId id;
-    float logit;
-    double weight;  // exp((logit - largest) / temperature)
-  };
-  static bool better(const Candidate& a, const Candidate& b);
-  std::span<const float> adjust(std::span<const float> logits, std::span<const TokenId> history,
-                                Index n_prompt);
-  void apply_penalties(std::span<const TokenId> history, Index n_prompt);
-  void keep_all(std::span<const float> logits, float largest);
-  void keep_top_k(std::span<const float> logits, std::size_t k, float largest);
-  void cut_min_p();
-  void cut_top_p();
-  SampledToken draw(double uniform);
-
   SamplingParams params_;
   std::size_t n_valid_ids_;
-  // Scratch, reused from token to token.
-  std::vector<Candidate> candidates_;
-  std::vector<float> logits_;
-  std::vector<std::int32_t> counts_;  // [n_valid_ids], zero between calls; see apply_penalties()
 };
 
 }  // namespace kogia

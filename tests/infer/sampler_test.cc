@@ -59,8 +59,10 @@ std::vector<double> plain_distribution(const std::vector<float>& logits, const S
   return kept;
 }
 
+SamplerScratch scratch;  // shared by all, as samplers do
+
 SampledToken sample_at(Sampler& sampler, const std::vector<float>& logits, std::uint64_t sample) {
-  return sampler.sample(logits, kNoHistory, 0, /*prompt_key=*/0, sample);
+  return sampler.sample(logits, kNoHistory, 0, /*prompt_key=*/0, sample, scratch);
 }
 
 std::vector<double> measured_distribution(const std::vector<float>& logits,
@@ -204,7 +206,8 @@ TEST(Sampler, TheNumberDependsOnSeedPromptSampleAndPositionAlone) {
                         std::size_t position, int calls_before = 0) {
     Sampler sampler({.seed = seed}, 1000);
     for (int i = 0; i < calls_before; ++i) sample_at(sampler, logits, 99);
-    return sampler.sample(logits, std::span(history).first(position), 0, prompt, sample).id;
+    return sampler.sample(logits, std::span(history).first(position), 0, prompt, sample, scratch)
+        .id;
   };
   const TokenId base = draw(1, 2, 3, 3);
   EXPECT_EQ(draw(1, 2, 3, 3, /*calls_before=*/5), base);
@@ -224,19 +227,20 @@ TEST(Sampler, PenaltiesAreThoseOfVllm) {
   const auto expected = plain_distribution(adjusted, {});
   std::set<TokenId> seen;
   for (std::uint64_t i = 0; i < 3000; ++i) {
-    const auto token = sampler.sample(logits, history, 2, 0, i);
+    const auto token = sampler.sample(logits, history, 2, 0, i, scratch);
     seen.insert(token.id);
     ASSERT_NEAR(token.drawn_logprob, std::log(expected[static_cast<std::size_t>(token.id)]), 1e-6);
   }
   EXPECT_EQ(seen.size(), 4U);
   // Nothing stays behind for the next call.
-  EXPECT_EQ(sampler.sample(logits, {}, 0, 0, 1).id, Sampler({}, 4).sample(logits, {}, 0, 0, 1).id);
+  EXPECT_EQ(sampler.sample(logits, {}, 0, 0, 1, scratch).id,
+            Sampler({}, 4).sample(logits, {}, 0, 0, 1, scratch).id);
 }
 
 TEST(Sampler, HistoryMayHoldIdsWithoutAToken) {
   const std::vector<TokenId> history{-1, 3, 7, 1};
   Sampler sampler({.temperature = 0, .repetition_penalty = 10}, 3);
-  EXPECT_EQ(sampler.sample(std::vector<float>{1, 2, 1.5, 9}, history, 2).id, 2);
+  EXPECT_EQ(sampler.sample(std::vector<float>{1, 2, 1.5, 9}, history, 2, 0, 0, scratch).id, 2);
 }
 
 TEST(Sampler, BiasComesBeforePenaltiesAndCannotReviveWhatIsImpossible) {
@@ -245,8 +249,10 @@ TEST(Sampler, BiasComesBeforePenaltiesAndCannotReviveWhatIsImpossible) {
   EXPECT_EQ(sample_at(biased, {5, 4, -kInf}, 0).id, 1);
   // (1 + 3) / 2 = 2 beats 1.9; were the bias added after the penalty, 0.5 + 3 would beat 3.2 too.
   Sampler both({.temperature = 0, .repetition_penalty = 2, .logit_bias = {{0, 3.0}}}, 2);
-  EXPECT_EQ(both.sample(std::vector<float>{1, 1.9f}, std::vector<TokenId>{0}, 1).id, 0);
-  EXPECT_EQ(both.sample(std::vector<float>{1, 3.2f}, std::vector<TokenId>{0}, 1).id, 1);
+  EXPECT_EQ(both.sample(std::vector<float>{1, 1.9f}, std::vector<TokenId>{0}, 1, 0, 0, scratch).id,
+            0);
+  EXPECT_EQ(both.sample(std::vector<float>{1, 3.2f}, std::vector<TokenId>{0}, 1, 0, 0, scratch).id,
+            1);
 }
 
 TEST(Sampler, LogitsThatAreNoNumbersAreRefused) {
@@ -268,10 +274,10 @@ TEST(Sampler, ExtremeSettingsStayDefined) {
   Sampler hot({.temperature = 1e6, .repetition_penalty = 0.01}, 4);
   const std::vector<TokenId> history{0, 1, 2, 3};
   for (std::uint64_t i = 0; i < 100; ++i) {
-    const auto token = cold.sample(logits, {}, 0, 0, i);
+    const auto token = cold.sample(logits, {}, 0, 0, i, scratch);
     EXPECT_TRUE(token.id == 0 || token.id == 2);
     EXPECT_NEAR(token.drawn_logprob, std::log(0.5), 1e-6);
-    EXPECT_NE(hot.sample(logits, history, 0, 0, i).id, 3);
+    EXPECT_NE(hot.sample(logits, history, 0, 0, i, scratch).id, 3);
   }
 }
 

@@ -77,7 +77,9 @@ class LogProbDevice final : public Device {
   void route(const RouteArgs&) override {}
   void gather_rows(const GatherRowsArgs&) override {}
   void combine(const CombineArgs&) override {}
-  void parallel(Index, const std::function<void(Index)>&) override {}
+  void parallel(Index n, const std::function<void(Index)>& job) override {
+    for (Index i = 0; i < n; ++i) job(i);
+  }
   void log_prob(const LogProbArgs& a) override {
     for (std::size_t r = 0; r < a.ids.size(); ++r) {
       const float* row = a.logits + static_cast<Index>(r) * a.stride;
