@@ -1,7 +1,6 @@
 #include "base/atomic_file.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <utility>
 
@@ -10,29 +9,13 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/temporary.h"
 
 namespace kogia {
 namespace {
 
 namespace fs = std::filesystem;
 constexpr std::size_t kBufferBytes = std::size_t{1} << 20;
-
-// A name that no other process or thread takes: O_EXCL decides, the counter only avoids retries.
-fs::path temporary_name(const fs::path& target) {
-  static std::atomic<unsigned> counter{0};
-  fs::path name = target;
-  name.replace_filename(
-      fmt::format(".{}.{}-{}.tmp", target.filename().string(), ::getpid(), counter.fetch_add(1)));
-  return name;
-}
-
-void sync_folder(const fs::path& file) {
-  const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  const FileDescriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) throw_errno(folder.string(), "cannot open the folder to sync it");
-  // Some file systems cannot sync a folder and say so with EINVAL.
-  if (::fsync(fd.get()) != 0 && errno != EINVAL) throw_errno(folder.string(), "cannot sync");
-}
 
 }  // namespace
 
@@ -41,11 +24,9 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
     throw_error(ErrorCode::kUsage, "{}: is a folder, expected the name of a file to write",
                 target_.string());
   }
-  do {
-    temporary_ = temporary_name(target_);
-    fd_ = FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-  } while (!fd_.valid() && errno == EEXIST);
-  if (!fd_.valid()) throw_errno(target_.string(), "cannot create a file beside it");
+  Temporary made = make_temporary_file(target_);
+  temporary_ = std::move(made.path);
+  fd_ = std::move(made.lock);
   buffer_.reserve(kBufferBytes);
 }
 
@@ -103,16 +84,6 @@ void AtomicFile::write_at(Index offset, std::span<const std::byte> bytes) {
 #endif
 }
 
-void AtomicFile::require_space(Index n) const {
-  struct statvfs info{};
-  if (::fstatvfs(fd_.get(), &info) != 0) return;  // then writing will tell
-  const auto free = static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize);
-  if (free < static_cast<double>(n)) {
-    throw_error(ErrorCode::kIo, "{}: {} bytes are needed, and its file system has {:.0f}",
-                target_.string(), n, free);
-  }
-}
-
 void AtomicFile::commit() {
   KOGIA_CHECK(fd_.valid());
   flush();
@@ -122,7 +93,20 @@ void AtomicFile::commit() {
   }
   // From here on the target is the new file; network file systems may report a late error on close.
   if (::close(fd_.release()) != 0) throw_errno(target_.string(), "cannot close");
-  sync_folder(target_);
+  sync_folder_of(target_);
+}
+
+void require_space(const fs::path& target, Index n) {
+  struct statvfs info{};
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  if (::statvfs(folder.c_str(), &info) != 0) return;  // then writing will tell
+  const auto free = static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize);
+  if (free < static_cast<double>(n)) {
+    throw Error(ErrorCode::kIo,
+                fmt::format("{}: {} bytes are needed, and its file system has {:.0f}",
+                            target.string(), n, free),
+                "free some space, or name a place on another disk");
+  }
 }
 
 void write_file_atomically(const fs::path& target, std::string_view text) {

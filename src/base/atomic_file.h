@@ -15,7 +15,8 @@ namespace kogia {
 
 /// Writes a file as a stream: bytes go to a temporary beside the target; commit() brings them to
 /// the disk and renames it over the target, so that a crash leaves the old file or the new one.
-/// Without commit() the destructor removes the temporary and the target stays as it was.
+/// Without commit() the destructor removes the temporary and the target stays as it was; what a
+/// killed process left of the same target goes when the next one begins (temporary.h).
 ///
 /// Errors   every call throws Error naming the target (no space, no such folder, no permission)
 /// Threads  one at a time
@@ -34,8 +35,6 @@ class AtomicFile {
   /// a file that nothing is appended to. What is never written reads as zeros. The disk is set to
   /// work at once, so that little is left for commit().
   void write_at(Index offset, std::span<const std::byte> bytes);
-  /// Throws Error where the file system has no room for n more bytes.
-  void require_space(Index n) const;
   /// Bytes appended so far.
   Index size() const { return size_; }
 
@@ -53,6 +52,9 @@ class AtomicFile {
   std::vector<std::byte> buffer_;
   Index size_ = 0;
 };
+
+/// Throws Error where the file system that `target` is to lie on has no room for n more bytes.
+void require_space(const std::filesystem::path& target, Index n);
 
 /// The whole file at once.
 void write_file_atomically(const std::filesystem::path& target, std::string_view text);

@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <array>
+#include <csignal>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -82,6 +83,7 @@ int dispatch(Arguments words) {
 }  // namespace
 
 int run(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no further is an error like a full disk
   const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
   try {
     return dispatch(words);

@@ -128,10 +128,7 @@ int pull_command(Arguments arguments) {
   PullFlags f;
   if (!parse(describe(f), arguments)) return 0;
   const hub::PullOptions options = options_of(f);
-  // A connection that breaks and a file that may grow no further are errors to report, not to die
-  // of.
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);  // a connection that breaks is an error to report, not to die of
   const InterruptGuard guard;
   try {
     const hub::PullResult result = hub::pull(options);

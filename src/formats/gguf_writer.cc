@@ -99,6 +99,7 @@ void GgufWriter::begin() {
     put(head, static_cast<std::uint64_t>(offset));
     offset = round_up(offset + t.n_bytes, kAlignment);
   }
+  require_space(file_.target(), static_cast<Index>(head.size()) + offset);
   file_.append(head);
   file_.append_zeros(round_up(file_.size(), kAlignment) - file_.size());
 }

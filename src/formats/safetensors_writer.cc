@@ -1,7 +1,6 @@
 #include "formats/safetensors_writer.h"
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "base/error.h"
 
@@ -56,26 +55,21 @@ SafetensorsWriter::SafetensorsWriter(fs::path folder, Index max_shard_bytes)
                 fmt::format("{}: is there already and not empty", target_.string()),
                 "name another folder, or remove it");
   }
-  staging_ = target_;
-  staging_.replace_filename(fmt::format(".{}.{}.tmp", target_.filename().string(), ::getpid()));
-  fs::create_directory(staging_, error);
-  if (error) {
-    throw_error(ErrorCode::kIo, "{}: cannot make a folder beside it: {}", target_.string(),
-                error.message());
-  }
+  staging_ = make_temporary_folder(target_);
 }
 
 SafetensorsWriter::~SafetensorsWriter() {
   file_.reset();
   std::error_code ignored;
-  if (!committed_) fs::remove_all(staging_, ignored);
+  if (!committed_) fs::remove_all(staging_.path, ignored);
 }
 
 void SafetensorsWriter::add_text(std::string_view file_name, std::string_view text) {
-  write_file_atomically(staging_ / file_name, text);
+  write_file_atomically(staging_.path / file_name, text);
 }
 
 void SafetensorsWriter::begin() {
+  require_space(target_, n_declared_bytes());
   Index size = 0;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     if (shards_.empty() || size + tensors_[i].n_bytes > max_shard_bytes_) {
@@ -85,6 +79,8 @@ void SafetensorsWriter::begin() {
     shards_.back().end = i + 1;
     size += tensors_[i].n_bytes;
   }
+  // Before the shards: what is not finished names files that are not there, and does not load.
+  if (shards_.size() > 1) write_index();
 }
 
 std::string SafetensorsWriter::shard_name(std::size_t shard) const {
@@ -112,7 +108,7 @@ std::string SafetensorsWriter::header(const Shard& shard) const {
 
 void SafetensorsWriter::begin_tensor(std::size_t index) {
   if (index != shards_[shard_].first) return;
-  file_.emplace(staging_ / shard_name(shard_));
+  file_.emplace(staging_.path / shard_name(shard_));
   const std::string text = header(shards_[shard_]);
   const std::uint64_t n = text.size();
   file_->append(std::string_view(reinterpret_cast<const char*>(&n), 8));
@@ -135,19 +131,19 @@ void SafetensorsWriter::write_index() const {
   }
   const Json index = {{"metadata", {{"total_size", n_declared_bytes()}}},
                       {"weight_map", std::move(map)}};
-  write_file_atomically(staging_ / "model.safetensors.index.json", index.dump(2) + "\n");
+  write_file_atomically(staging_.path / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
 void SafetensorsWriter::commit() {
   KOGIA_CHECK(all_written());
-  if (shards_.size() > 1) write_index();
   std::error_code error;
-  fs::rename(staging_, target_, error);  // over an empty folder too
+  fs::rename(staging_.path, target_, error);  // over an empty folder too
   if (error) {
     throw_error(ErrorCode::kIo, "{}: cannot rename the finished folder: {}", target_.string(),
                 error.message());
   }
   committed_ = true;
+  sync_folder_of(target_);
 }
 
 }  // namespace kogia

@@ -4,12 +4,13 @@
 #include <optional>
 
 #include "base/atomic_file.h"
+#include "base/temporary.h"
 #include "formats/tensor_writer.h"
 
 namespace kogia {
 
 /// The folder is made beside its final place and renamed by commit(); one that is there already and
-/// is not empty is refused at once.
+/// is not empty is refused at once. What a killed process left of the same folder is removed.
 class SafetensorsWriter : public TensorWriter {
  public:
   /// A shard ends before the tensor that would make it longer than max_shard_bytes.
@@ -36,7 +37,8 @@ class SafetensorsWriter : public TensorWriter {
   std::string header(const Shard& shard) const;
   void write_index() const;
 
-  std::filesystem::path target_, staging_;
+  std::filesystem::path target_;
+  Temporary staging_;
   Index max_shard_bytes_;
   std::vector<Shard> shards_;
   std::size_t shard_ = 0;  // the one being written

@@ -18,8 +18,7 @@ namespace kogia {
 /// Without commit() nothing appears at the target.
 ///
 /// Errors  what the disk refuses throws Error naming the file; a wrong order of calls, or more or
-/// fewer
-///         bytes than declared, is a KOGIA_CHECK
+///         fewer bytes than declared, is a KOGIA_CHECK
 class TensorWriter {
  public:
   virtual ~TensorWriter() = default;
@@ -28,6 +27,7 @@ class TensorWriter {
   void declare(std::string name, DType dtype, std::vector<Index> shape);
   /// Bytes of all declared tensors.
   Index n_declared_bytes() const;
+  /// Throws Error where the disk has no room for them.
   virtual void begin() = 0;
   /// Bytes of the tensors end to end; padding between them is added here.
   void append(std::span<const std::byte> bytes);

@@ -37,7 +37,7 @@ LogitsWriter::LogitsWriter(const std::filesystem::path& target, const LogitsShap
     : file_(target), shape_(shape) {
   KOGIA_CHECK(shape.rows_per_window() > 0 && shape.vocab > 0);
   KOGIA_CHECK(static_cast<Index>(ids.size()) == shape.windows * shape.ctx);
-  file_.require_space(shape.file_bytes());
+  require_space(file_.target(), shape.file_bytes());
   file_.append(kMagic);
   std::vector<std::int32_t> header;
   for (const Index n : {shape.ctx, shape.vocab, shape.windows}) {

@@ -52,13 +52,26 @@ std::vector<PackedSource> sources_of(const Checkpoint& checkpoint) {
   return sources;
 }
 
+/// A snapshot of the hub's cache (models--ORG--NAME/snapshots/...): a file that is none of the
+/// repository's would have the tools that look after that cache report it as corrupted.
+bool is_in_hub_cache(const fs::path& path) {
+  const fs::path whole = fs::absolute(path).lexically_normal();
+  fs::path before;
+  for (const fs::path& part : whole) {
+    if (part == "snapshots" && before.native().starts_with("models--")) return true;
+    before = part;
+  }
+  return false;
+}
+
 /// Where the weights of a checkpoint may be kept, the first choice first.
 std::vector<fs::path> places_of(const Checkpoint& checkpoint, const fs::path& cache_folder) {
   if (checkpoint.files().empty()) return {};
   const fs::path model = checkpoint.files().front().name();
   fs::path beside = model;
   beside += ".kpk";
-  std::vector<fs::path> places = {beside};
+  std::vector<fs::path> places;
+  if (!is_in_hub_cache(model)) places.push_back(beside);
   if (!cache_folder.empty()) {
     places.push_back(cache_folder / "packed" /
                      fmt::format("{}-{:016x}.kpk", model.filename().string(),
@@ -172,7 +185,7 @@ void write(const fs::path& place, const Checkpoint& checkpoint, const WeightPack
   }
   if (place.has_parent_path()) fs::create_directories(place.parent_path());
   AtomicFile file(place);
-  file.require_space(begin + plan.n_bytes);
+  require_space(place, begin + plan.n_bytes);
   const WeightHashes hashes = packer.pack_to(plan, file);
   for (std::size_t i = 0; i < plan.forms.size(); ++i) {
     table.entries[i].source_hash = hashes.source[i];

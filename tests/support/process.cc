@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@ namespace kogia::test {
 namespace {
 
 constexpr auto kPatience = std::chrono::minutes(2);
+constexpr int kAskEvery_ms = 1;
 using Clock = std::chrono::steady_clock;
 
 [[noreturn]] void exec(const std::vector<std::string>& command,
@@ -28,6 +30,11 @@ using Clock = std::chrono::steady_clock;
   argv.push_back(nullptr);
   ::execv(argv[0], argv.data());
   ::_exit(127);
+}
+
+void limit_files(Index n_bytes) {
+  const rlimit limit{static_cast<rlim_t>(n_bytes), static_cast<rlim_t>(n_bytes)};
+  ::setrlimit(RLIMIT_FSIZE, &limit);
 }
 
 int milliseconds_left(Clock::time_point end) {
@@ -93,6 +100,7 @@ ProcessResult run_process(const std::vector<std::string>& command, const Process
     ::dup2(in.read, 0);
     ::dup2(out.write, 1);
     ::dup2(err.write, 2);
+    if (options.max_file_bytes > 0) limit_files(options.max_file_bytes);
     exec(command, options.environment);
   }
   in.close_read();
@@ -105,10 +113,17 @@ ProcessResult run_process(const std::vector<std::string>& command, const Process
   ProcessResult result;
   std::string_view input = options.input;
   const auto end = Clock::now() + kPatience;
+  bool waiting = static_cast<bool>(options.interrupt_when);
   while (out.read >= 0 || err.read >= 0 || in.write >= 0) {
     std::array<pollfd, 3> fds{
         {{out.read, POLLIN, 0}, {err.read, POLLIN, 0}, {in.write, POLLOUT, 0}}};
-    if (::poll(fds.data(), fds.size(), milliseconds_left(end)) == 0) {
+    if (waiting && options.interrupt_when()) {
+      ::kill(child, options.signal);
+      waiting = false;
+    }
+    const int n_ready =
+        ::poll(fds.data(), fds.size(), waiting ? kAskEvery_ms : milliseconds_left(end));
+    if (n_ready == 0 && milliseconds_left(end) == 0) {
       ::kill(child, SIGKILL);
       ::waitpid(child, nullptr, 0);
       throw std::runtime_error("no end of " + command[0] + " after two minutes");

@@ -2,6 +2,7 @@
 // Programs run from outside, with pipes or on a terminal of their own.
 
 #include <chrono>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -10,6 +11,8 @@
 #include <vector>
 
 #include <sys/types.h>
+
+#include "base/index.h"
 
 namespace kogia::test {
 
@@ -23,6 +26,10 @@ struct ProcessOptions {
   std::string input = {};                               // what standard input holds
   std::map<std::string, std::string> environment = {};  // added to ours
   bool close_stdout = false;  // a pipe whose reader is gone, SIGPIPE ignored
+  /// Asked about once a millisecond; the first time that it says yes, `signal` is sent.
+  std::function<bool()> interrupt_when = {};
+  int signal = 0;
+  Index max_file_bytes = 0;  // RLIMIT_FSIZE; 0: none
 };
 
 /// Waits for the program; gives up with an exception after two minutes.
