@@ -213,7 +213,9 @@ void set_moe(Keys& k, const ModelConfig& c) {
   k.set("expert_used_count", c.num_experts_per_tok);
   k.set("expert_shared_count", c.n_shared_experts);
   k.set("expert_feed_forward_length", c.moe_intermediate_size);
-  k.set("expert_weights_scale", c.routed_scaling_factor);
+  // V2 does not scale weights that it normalises (moe.cc); llama.cpp does both.
+  const bool scales = c.family != Family::deepseek_v2 || !c.norm_topk_prob;
+  k.set("expert_weights_scale", scales ? c.routed_scaling_factor : 1.0);
   k.set("expert_weights_norm", c.norm_topk_prob);
   k.set("expert_gating_func", Index{c.scoring_func == RouterScore::kSigmoid ? 2 : 1});
   if (c.n_group > 1) {
