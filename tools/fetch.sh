@@ -7,7 +7,7 @@
 #   tokenizers  tokenizers/{deepseek_v3,qwen3,llama3}/tokenizer.json and tokenizer_config.json
 #   oracles     venv/: a Python with the packages of tools/requirements.txt
 #   golden      venv-golden/: with PyTorch and transformers, to make golden data (5 GB)
-#   llama       llama.cpp/bin/: the peer of ./dev compare and ./dev interop (./dev peers builds it; minutes)
+#   llama       llama.cpp/bin/, lib/, include/: the peer of ./dev compare and ./dev interop (./dev peers builds it; minutes)
 # shellcheck source=tools/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -66,7 +66,7 @@ readonly llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db276
 fetch_llama() {
   local place="$KOGIA_CACHE/llama.cpp" source programs
   programs=(llama-bench llama-batched-bench llama-perplexity llama-quantize llama-simple llama-completion)
-  [ -x "$place/bin/llama-completion" ] && return 0
+  [ -x "$place/bin/llama-completion" ] && [ -f "$place/lib/libllama.a" ] && return 0
   make_venv
   make_work_folder
   say "fetching llama.cpp (77 MB) and compiling it"
@@ -79,7 +79,9 @@ fetch_llama() {
     -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF > "$work/log" 2>&1 || { tail -n 20 -- "$work/log" >&2; die "llama.cpp does not configure"; }
   cmake --build "$work/build" --parallel "$(build_jobs)" --target "${programs[@]}" >&2
   rm -rf -- "$place"
-  mkdir -p -- "$place"
+  mkdir -p -- "$place/lib" "$place/include"
+  find "$work/build/src" "$work/build/ggml" -name '*.a' -exec cp -t "$place/lib" -- {} +
+  cp -t "$place/include" -- "$source"/include/*.h "$source"/ggml/include/*.h
   mv -- "$work/build/bin" "$place/bin"
 }
 
