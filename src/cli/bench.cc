@@ -71,7 +71,7 @@ CommandLine describe(BenchFlags& f) {
           "time), and their share of what the machine can do, which is measured first. A LIST is "
           "numbers with commas between; each combination is a case. Each case is measured several "
           "times; the median counts.",
-      .positionals = {{"MODEL", "a folder as Hugging Face lays it out, or a .gguf file", &f.model}},
+      .positionals = {{"MODEL", kModelHelp, &f.model}},
       .groups = {measurement,
                  {"Output",
                   {{.flags = "--json",

@@ -6,6 +6,7 @@
 #include "cli/chat_loop.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 
@@ -21,31 +22,30 @@ struct ChatFlags {
 };
 
 CommandLine describe(ChatFlags& f) {
-  return {
-      .name = "chat",
-      .summary =
-          "A conversation. /help lists its commands. Ctrl-C stops an answer and keeps the "
-          "chat, Ctrl-D leaves. A line that ends in \\ goes on; a line of \"\"\" begins and "
-          "ends a text of several lines. Without a terminal each line of standard input is a "
-          "turn.",
-      .positionals = {{"MODEL", "a folder as Hugging Face lays it out, or a .gguf file", &f.model}},
-      .groups = {{"Conversation",
-                  {{.flags = "--system",
-                    .value = "TEXT",
-                    .help = "the system message",
-                    .target = &f.system},
-                   {.flags = "--no-history",
-                    .value = {},
-                    .help = "do not keep what is typed (~/.local/state/kogia/chat_history)",
-                    .target = &f.no_history},
-                   {.flags = "--json",
-                    .value = {},
-                    .help = "one object a line for each answer",
-                    .target = &f.json}}},
-                 {"Answer", f.stop.rows()},
-                 {"Sampling", f.sampling.rows()},
-                 {"Engine", f.engine.rows()}},
-      .examples = {"kogia chat DeepSeek-R1-Distill-Qwen-1.5B --temperature 0.6 --top-p 0.95"}};
+  return {.name = "chat",
+          .summary =
+              "A conversation. /help lists its commands. Ctrl-C stops an answer and keeps the "
+              "chat, Ctrl-D leaves. A line that ends in \\ goes on; a line of \"\"\" begins and "
+              "ends a text of several lines. Without a terminal each line of standard input is a "
+              "turn.",
+          .positionals = {{"MODEL", kModelHelp, &f.model}},
+          .groups = {{"Conversation",
+                      {{.flags = "--system",
+                        .value = "TEXT",
+                        .help = "the system message",
+                        .target = &f.system},
+                       {.flags = "--no-history",
+                        .value = {},
+                        .help = "do not keep what is typed (~/.local/state/kogia/chat_history)",
+                        .target = &f.no_history},
+                       {.flags = "--json",
+                        .value = {},
+                        .help = "one object a line for each answer",
+                        .target = &f.json}}},
+                     {"Answer", f.stop.rows()},
+                     {"Sampling", f.sampling.rows()},
+                     {"Engine", f.engine.rows()}},
+          .examples = {"kogia chat DeepSeek-R1-Distill-Qwen-1.5B --temperature 0.6 --top-p 0.95"}};
 }
 
 void greet(const Engine& engine) {

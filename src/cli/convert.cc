@@ -36,7 +36,7 @@ CommandLine describe(ConvertFlags& f) {
           "Writes a checkpoint in another container: a folder of safetensors as Hugging Face lays "
           "it out, or a GGUF as llama.cpp reads it; tokenizer and chat template go along. Streams: "
           "a model need not fit into memory.",
-      .positionals = {{"SRC", "a folder, a .safetensors or a .gguf file", &f.source},
+      .positionals = {{"SRC", kModelHelp, &f.source},
                       {"DST", "the .gguf file to write, or a folder to make", &f.target}},
       .groups = {{"Conversion",
                   {{.flags = "--type,--outtype,--weights",

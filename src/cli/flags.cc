@@ -72,7 +72,8 @@ std::vector<OptionRow> EngineFlags::rows() {
       {.flags = "--keep-packed",
        .value = {},
        .help = "keep the packed weights in MODEL.kpk, or in the cache folder where the model's is "
-               "read-only: later starts map that file, with this flag or without",
+               "read-only or a pulled repository's: later starts map that file, with this flag or "
+               "without",
        .target = &keep_packed},
       {.flags = "--verify",
        .value = {},

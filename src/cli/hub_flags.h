@@ -20,6 +20,10 @@ hub::Server hub_server();
 /// HF_HUB_OFFLINE is set.
 bool hub_is_offline();
 
+/// What --help says of a MODEL.
+inline constexpr const char* kModelHelp =
+    "a folder as Hugging Face lays it out, a .gguf file, or the name of a pulled repository";
+
 /// A MODEL as people name it: a path, or a repository that was pulled ("org/name:Q4_K_M").
 std::filesystem::path find_model(const std::string& model);
 

@@ -51,7 +51,8 @@ CommandLine describe(InspectFlags& f) {
       .summary =
           "Tells what a checkpoint holds and what it needs, without loading it: shape of the "
           "model, parameters, number formats, bytes, cache per token, memory.",
-      .positionals = {{"MODEL", "a folder, a .gguf file, or a config.json alone", &f.model}},
+      .positionals = {{"MODEL", std::string(kModelHelp) + "; a config.json alone will do",
+                       &f.model}},
       .groups =
           {{"Output",
             {{.flags = "--tensors", .value = {}, .help = "list every tensor", .target = &f.tensors},

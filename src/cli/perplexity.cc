@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "infer/divergence.h"
@@ -33,7 +34,7 @@ CommandLine describe(PerplexityFlags& f) {
           "How well a model predicts a text: exp of the mean of -log p over its tokens, each "
           "given those before it in its window. The windows are --ctx tokens long, do not "
           "overlap, and begin anew; the first token of each is not scored.",
-      .positionals = {{"MODEL", "a folder as Hugging Face lays it out, or a .gguf file", &f.model}},
+      .positionals = {{"MODEL", kModelHelp, &f.model}},
       .groups =
           {{"Text",
             {{.flags = "--text",

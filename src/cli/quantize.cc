@@ -33,10 +33,13 @@ CommandLine describe(QuantizeFlags& f) {
       .summary =
           "Writes a checkpoint again with smaller weights, in llama.cpp's mixtures of types or as "
           "DeepSeek's FP8 files. Streams: a model need not fit into memory.",
-      .positionals = {{"SRC", "a .gguf file; for FP8 a folder as Hugging Face lays it out",
-                       &f.source},
-                      {"TYPE", fmt::format("{}", fmt::join(quantization_names(), ", ")), &f.type},
-                      {"DST", "the .gguf file to write; for FP8 a folder to make", &f.target}},
+      .positionals =
+          {{"SRC",
+            "a .gguf file; for FP8 a folder as Hugging Face lays it out; or the name of a "
+            "pulled repository that holds such a one",
+            &f.source},
+           {"TYPE", fmt::format("{}", fmt::join(quantization_names(), ", ")), &f.type},
+           {"DST", "the .gguf file to write; for FP8 a folder to make", &f.target}},
       .groups = {{"Quality",
                   {{.flags = "--imatrix",
                     .value = "FILE",

@@ -8,6 +8,7 @@
 #include "cli/answer_printer.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "infer/batcher.h"
@@ -30,7 +31,7 @@ CommandLine describe(RunFlags& f) {
       .summary =
           "Answers one prompt. Where the checkpoint has a chat template, TEXT is the user's "
           "turn in it; --raw lets the model continue TEXT as it stands.",
-      .positionals = {{"MODEL", "a folder as Hugging Face lays it out, or a .gguf file", &f.model},
+      .positionals = {{"MODEL", kModelHelp, &f.model},
                       {"TEXT", "the prompt; left out: standard input", &f.text}},
       .groups =
           {{"Prompt",

@@ -25,7 +25,8 @@ CommandLine describe(TokenizeFlags& f) {
       .summary =
           "Reads standard input and prints its token ids. Any bytes are taken. Added tokens "
           "inside the text, such as <think>, are read as tokens, as Hugging Face does.",
-      .positionals = {{"MODEL", "a folder, a .gguf file, or a tokenizer.json", &f.model}},
+      .positionals = {{"MODEL", std::string(kModelHelp) + "; a tokenizer.json alone will do",
+                       &f.model}},
       .groups = {{"Text",
                   {{.flags = "--bos",
                     .value = {},

@@ -1,8 +1,8 @@
 #pragma once
 // Packed weights from one start to the next: a file beside the model (NAME.kpk), or in the cache
-// folder where the model's folder is read-only. It is known by path, size, time and header of every
-// file of the checkpoint and by the form of every matrix; what does not fit is said and packed
-// anew.
+// folder where the model's folder is read-only or a snapshot of the hub's cache. It is known by
+// path, size, time and header of every file of the checkpoint and by the form of every matrix; what
+// does not fit is said and packed anew.
 
 #include "formats/checkpoint.h"
 #include "model/model.h"

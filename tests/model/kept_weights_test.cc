@@ -202,5 +202,25 @@ TEST_F(KeptWeights, LieInTheCacheFolderWhereTheModelsIsReadOnly) {
   EXPECT_FALSE(fs::exists(kept_));
 }
 
+TEST_F(KeptWeights, LieInTheCacheFolderWhereTheModelIsASnapshotOfTheHubs) {
+  const fs::path repository = folder_ / "hub/models--org--m", snapshot = repository / "snapshots/1";
+  fs::create_directories(repository / "blobs");
+  fs::create_directories(snapshot);
+  fs::copy_file(model_, repository / "blobs/ab");
+  fs::create_symlink("../../blobs/ab", snapshot / "m.gguf");
+  const TempDir cache;
+  const PackingOptions packing = {.keep = true, .cache_folder = cache.path()};
+  EXPECT_TRUE(load(snapshot / "m.gguf", packing).packed);
+  EXPECT_FALSE(load(snapshot / "m.gguf", packing).packed);
+  // Only what the repository has lies in its folders.
+  const auto n_in = [](const fs::path& folder) {
+    return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+  };
+  EXPECT_EQ(n_in(snapshot), 1);
+  EXPECT_EQ(n_in(repository / "snapshots"), 1);
+  EXPECT_EQ(n_in(repository / "blobs"), 1);
+  EXPECT_EQ(n_in(cache / "packed"), 1);
+}
+
 }  // namespace
 }  // namespace kogia::test
