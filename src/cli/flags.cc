@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/hub_flags.h"
 #include "cli/output.h"
 
@@ -90,6 +91,10 @@ std::vector<OptionRow> EngineFlags::rows() {
        .value = {},
        .help = "no progress on standard error",
        .target = &quiet},
+      {.flags = "--verbose",
+       .value = {},
+       .help = "say more on standard error: where a prompt leaves what is cached",
+       .target = &verbose},
   };
 }
 
@@ -114,6 +119,7 @@ EngineOptions EngineFlags::options() const {
     throw_error(ErrorCode::kUsage, "--no-pack packs nothing, and {} is about packed weights",
                 keep_packed ? "--keep-packed" : "--verify");
   }
+  if (verbose) set_log_level(LogLevel::kDebug);
   EngineOptions options;
   options.cpu.n_threads = static_cast<int>(threads);
   if (!isa.empty()) options.cpu.isa = parse_isa(isa);

@@ -17,7 +17,7 @@ namespace kogia::cli {
 struct EngineFlags {
   Index threads = 0, chunk = 512, ctx = 0;
   std::string isa, mla = "absorbed", compute, cache_type;
-  bool no_pack = false, keep_packed = false, verify = false, quiet = false;
+  bool no_pack = false, keep_packed = false, verify = false, quiet = false, verbose = false;
 
   std::vector<OptionRow> rows();
   EngineOptions options() const;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "infer/answer.h"
 #include "infer/drafter.h"
 #include "infer/lower_tier.h"
@@ -100,6 +101,7 @@ struct Batcher::Parts {
 
   void propose_drafts();
   void note_admissions(const StepPlan& plan);
+  void tell_miss(const Admission& admission);
   void note_prefill(const StepPlan& plan);
   void draw(const StepPlan& plan, const ConstMat& logits);
   void draw_rows(Active& a, const ScheduledRows& rows, const ConstMat& logits,
@@ -208,7 +210,21 @@ void Batcher::Parts::note_admissions(const StepPlan& plan) {
     a.admitted_at = Clock::now();
     a.answer.result().n_prompt_computed = a.answer.n_prompt() - admission.n_cached;
     stats.n_cached_tokens += admission.n_cached;
+    if (admission.other >= 0 && log_enabled(LogLevel::kDebug)) tell_miss(admission);
   }
+}
+
+// Where a prompt leaves what is cached, and what stood there before: a date, a dropped thought.
+void Batcher::Parts::tell_miss(const Admission& admission) {
+  const auto words = [&](TokenId id) {
+    std::string text = engine.tokenizer() ? engine.tokenizer()->token_bytes(id) : std::string();
+    std::ranges::replace_if(text, [](unsigned char c) { return c < ' ' || c == 0x7F; }, '?');
+    return text.empty() ? fmt::format("{}", id) : fmt::format("{} '{}'", id, text);
+  };
+  const auto history = find(admission.id)->answer.history();
+  log_debug("request {}: {} of {} tokens cached; then comes {}, a cached text has {}", admission.id,
+            admission.n_cached, history.size(),
+            words(history[static_cast<std::size_t>(admission.n_cached)]), words(admission.other));
 }
 
 void Batcher::Parts::note_prefill(const StepPlan& plan) {

@@ -29,6 +29,14 @@ PrefixTree::Found PrefixTree::closest(const Children& children, std::span<const 
   return best;
 }
 
+// The token that a cached text has at the place where all of them differ from the one asked for.
+TokenId PrefixTree::token_instead(const Children& children, const Found& found) {
+  if (children.empty()) return -1;
+  const Tokens& tokens = found.node != nullptr ? found.node->self->first : children.begin()->first;
+  const auto place = static_cast<std::size_t>(found.n_common);
+  return place < tokens.size() ? tokens[place] : -1;
+}
+
 PrefixMatch PrefixTree::match(std::string_view tenant, std::span<const TokenId> ids) {
   PrefixMatch result;
   const auto root = roots_.find(tenant);
@@ -36,7 +44,9 @@ PrefixMatch PrefixTree::match(std::string_view tenant, std::span<const TokenId> 
   ++clock_;
   for (Node* at = &root->second; !ids.empty();) {
     const auto part = ids.first(std::min(ids.size(), static_cast<std::size_t>(page_tokens_)));
-    const auto [child, n] = closest(at->children, part);
+    const Found found = closest(at->children, part);
+    const auto [child, n] = found;
+    if (n < static_cast<Index>(part.size())) result.other = token_instead(at->children, found);
     if (child == nullptr) break;
     touch(*child);
     pool_.retain(child->page);

@@ -23,6 +23,7 @@ struct PrefixMatch {
       pages;                    // full ones, to be read in place: page i has tokens from 64 i on
   std::int32_t tail_page = -1;  // one whose first n_tail tokens go on from there: to be copied,
   Index n_tail = 0;             // since others write it, or it continues differently
+  TokenId other = -1;  // how a cached text goes on where this one does not; -1: it ends there
   Index n_tokens(Index page_tokens) const {
     return static_cast<Index>(pages.size()) * page_tokens + n_tail;
   }
@@ -75,6 +76,7 @@ class PrefixTree {
     Index n_common = 0;
   };
   static Found closest(const Children& children, std::span<const TokenId> ids);
+  static TokenId token_instead(const Children& children, const Found& found);
   void insert_at(Node& parent, std::span<const TokenId> ids, std::int32_t& page);
   Node& add_child(Node& parent, std::span<const TokenId> ids, std::int32_t page);
   void touch(Node& node);

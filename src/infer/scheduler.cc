@@ -301,7 +301,7 @@ bool Scheduler::try_admit(Sequence& s, StepPlan& plan) {
     copied_.push_back(match.tail_page);
     s.n_cached += match.n_tail;
   }
-  plan.admitted.push_back({.id = s.given.id, .n_cached = s.n_cached});
+  plan.admitted.push_back({.id = s.given.id, .n_cached = s.n_cached, .other = match.other});
   return true;
 }
 

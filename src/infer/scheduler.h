@@ -51,6 +51,7 @@ struct ScheduledRows {
 struct Admission {
   SequenceId id = 0;
   Index n_cached = 0;  // tokens found in the tree
+  TokenId other = -1;  // what a cached text has behind them instead (PrefixMatch)
 };
 struct StepPlan {
   std::vector<PageCopy> copies;

@@ -52,6 +52,7 @@ TEST_F(Tree, FindsWholePagesInPlaceAndTheRestToCopy) {
   EXPECT_THAT(m.pages, ElementsAre(pages[0], pages[1]));
   EXPECT_EQ(m.tail_page, pages[2]);
   EXPECT_EQ(m.n_tail, 1);
+  EXPECT_EQ(m.other, 10) << "where the text asked for has 11";
   EXPECT_EQ(pool_.n_holders(pages[0]), 2) << "retained for the caller";
   let_go(m);
   EXPECT_EQ(length({1, 2, 3}), 3) << "the beginning of a full page";
@@ -92,6 +93,20 @@ TEST_F(Tree, ALastPageGrowsWithItsText) {
   EXPECT_EQ(length({1, 2, 3, 4}), 3) << "less than is known changes nothing";
   EXPECT_EQ(pool_.n_holders(pages[0]), 2);
   pool_.release(pages[0]);
+}
+
+TEST_F(Tree, SaysWhatACachedTextHasInstead) {
+  put({1, 2, 3, 4, 5, 6});
+  const auto other = [&](const Ids& ids) {
+    const PrefixMatch m = match(ids);
+    let_go(m);
+    return m.other;
+  };
+  EXPECT_EQ(other({9, 2}), 1);
+  EXPECT_EQ(other({1, 2, 3, 4, 9}), 5);
+  EXPECT_EQ(other({1, 2, 3, 4, 5, 9}), 6);
+  EXPECT_EQ(other({1, 2, 3, 4, 5, 6, 7}), -1) << "it ends there";
+  EXPECT_EQ(other({1, 2, 3}), -1) << "all of it is cached";
 }
 
 TEST_F(Tree, TenantsDoNotSeeEachOther) {
