@@ -11,6 +11,7 @@ Runs under the Python of tools/golden/requirements.txt; ./dev interop starts it.
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import struct
@@ -125,16 +126,17 @@ def main():
         parser.add_argument(flag, required=True, type=pathlib.Path)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
 
     failed = 0
     checks = [(check_directory, *case) for case in DIRECTORIES] + [(check_gguf, *case) for case in GGUFS]
     for check, name, weights in checks:
         kind = "directory" if check is check_directory else "GGUF"
         try:
-            print(f"ok      {name} {weights} {kind}: {check(arguments, name, weights)}")
+            print(f"ok      {name} {weights} {kind}: {check(arguments, name, weights)}", flush=True)
         except Exception as error:  # one failure must not hide the others
             failed += 1
-            print(f"FAILED  {name} {weights} {kind}: {error}")
+            print(f"FAILED  {name} {weights} {kind}: {error}", flush=True)
     return 1 if failed else 0
 
 
