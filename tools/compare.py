@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import compare_parallel
 import compare_rows
 import compare_table
 from compare_rows import DEEP, GEN, PROMPTS
@@ -74,10 +75,31 @@ def bench_kogia(arguments, model, task, flags):
             "cache_bytes_per_token": last["cache_bytes_per_token"], "limits": machine}
 
 
+def bench_parallel(arguments, model, task, flags):
+    if task["engine"] == PEER:
+        return {"decode": compare_parallel.read_llama(run(compare_parallel.llama_command(
+            arguments.llama_batched_bench, model, arguments.threads))), "limits": None}
+    machine, *cases = json_lines(run(
+        [arguments.kogia, "bench", model, "--threads", arguments.threads, "--repeat", arguments.repeat, "--json",
+         "--quiet", *compare_parallel.KOGIA_FLAGS, *flags, *arguments.flags]))
+    return {**compare_parallel.read_kogia(cases), "limits": machine}
+
+
 def bench(arguments, model, task):
+    flags = ["--compute", "int8"] if task["engine"] == "kogia int8" else []
+    if arguments.parallel:
+        return bench_parallel(arguments, model, task, flags)
     if task["engine"] == PEER:
         return bench_llama(arguments, model, task)
-    return bench_kogia(arguments, model, task, ["--compute", "int8"] if task["engine"] == "kogia int8" else [])
+    return bench_kogia(arguments, model, task, flags)
+
+
+def in_words(measured):
+    """tok/s of a run."""
+    if isinstance(measured["decode"], dict):
+        return "".join(f"  {n}: {rate:.1f}" for n, rate in measured["decode"].items())
+    prefill = "".join(f"  prefill {n} {rate:.1f}" for n, rate in measured["prefill"].items())
+    return f"{prefill}  decode {measured['decode']:.1f}"
 
 
 # Ends with whoever started it, however that ended.
@@ -143,9 +165,10 @@ class Results:
 def key_of(arguments):
     """Equal programs and settings: results that may stand in one table."""
     digest = hashlib.sha256()
-    for program in (arguments.kogia, arguments.llama_bench):
+    for program in (arguments.kogia, arguments.llama_batched_bench if arguments.parallel else arguments.llama_bench):
         digest.update(hashlib.sha256(program.read_bytes()).digest())
-    digest.update(json.dumps([arguments.threads, arguments.repeat, arguments.flags, PROMPTS, GEN, DEEP]).encode())
+    sizes = (compare_rows.PARALLEL_PROMPT, compare_rows.BATCHES) if arguments.parallel else (PROMPTS, DEEP)
+    digest.update(json.dumps([arguments.threads, arguments.repeat, arguments.flags, GEN, *sizes]).encode())
     return digest.hexdigest()[:16]
 
 
@@ -158,10 +181,10 @@ def engines_of(file):
 
 def missing_runs(arguments, file, results):
     """What is still to do: by turns, and each round begins with another engine."""
-    settings = [{"depth": 0, "busy": 0}]
+    settings = [{"depth": compare_rows.PARALLEL_PROMPT if arguments.parallel else 0, "busy": 0}]
     if arguments.busy:
         settings.append({"depth": 0, "busy": arguments.busy})
-    elif file.deep:
+    elif file.deep and not arguments.parallel:
         settings.append({"depth": DEEP, "busy": 0})
     todo = []
     for number in range(1, arguments.rounds + 1):
@@ -211,10 +234,9 @@ def compare_file(arguments, file, results):
                 failed.add(kind)
                 continue
             results.add({**task, "load": load, "at": time.strftime("%Y-%m-%d %H:%M"), **measured})
-            prefill = "".join(f"  prefill {n} {rate:.1f}" for n, rate in measured["prefill"].items())
             beside = f"  {task['busy']} busy" if task["busy"] else ""
-            say(f"{file.name}  round {task['round']}  depth {task['depth']}{beside}  {task['engine']:10}{prefill}"
-                f"  decode {measured['decode']:.1f} tok/s")
+            say(f"{file.name}  round {task['round']}  depth {task['depth']}{beside}  {task['engine']:10}"
+                f"{in_words(measured)} tok/s")
     except Failed as error:
         say(f"{file.name}: {error}")
         failed.add(file.name)
@@ -239,7 +261,7 @@ def choose_files(arguments, parser):
         if missing:
             parser.error(f"{missing[0]}: no such file")
         return [own_file(arguments, path) for path in arguments.files]
-    every = compare_rows.files(arguments.smollm)
+    every = (compare_rows.parallel_files if arguments.parallel else compare_rows.files)(arguments.smollm)
     if not arguments.rows:
         return every
     for word in arguments.rows.split(","):
@@ -255,14 +277,14 @@ def parse(argv):
         argv, flags = argv[:at], argv[at + 1:]
     parser = argparse.ArgumentParser(prog="./dev compare", add_help=False, usage="./dev compare --help explains it")
     parser.add_argument("files", nargs="*", type=pathlib.Path, metavar="FILE.gguf")
-    for flag in ("--kogia", "--llama-bench", "--smollm", "--work"):
+    for flag in ("--kogia", "--llama-bench", "--llama-batched-bench", "--smollm", "--work"):
         parser.add_argument(flag, required=True, type=pathlib.Path)
     parser.add_argument("--rows", default="")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--busy", type=int, default=0)
-    for flag in ("--deep", "--keep", "--fresh", "--table"):
+    for flag in ("--parallel", "--deep", "--keep", "--fresh", "--table"):
         parser.add_argument(flag, action="store_true")
     arguments = parser.parse_args(argv)
     arguments.flags = flags
@@ -271,13 +293,15 @@ def parse(argv):
             parser.error(f"--{flag} is {getattr(arguments, flag)}, expected 1 or more")
     if not 0 <= arguments.busy <= 1000:
         parser.error(f"--busy is {arguments.busy}, expected 0 to 1000")
+    if arguments.parallel and (arguments.busy or arguments.deep):
+        parser.error("--parallel goes with neither --busy nor --deep")
     return arguments, parser
 
 
 def main():
     arguments, parser = parse(sys.argv[1:])
     files = choose_files(arguments, parser)
-    results = Results(arguments.work / "results.jsonl", key_of(arguments))
+    results = Results(arguments.work / ("parallel.jsonl" if arguments.parallel else "results.jsonl"), key_of(arguments))
     if arguments.fresh:
         results.forget()
     good = arguments.table or all([compare_file(arguments, file, results) for file in files])
@@ -288,12 +312,16 @@ def main():
     heading = (f"{machine['processor'] or 'a processor'}, {arguments.threads} threads, {machine['device']}, "
                f"{results.records[-1]['at']}")
     names = [file.name for file in files]
-    if arguments.busy:
+    table = "table.md"
+    if arguments.parallel:
+        table, page = "parallel.md", compare_parallel.markdown(names, results.records, heading)
+    elif arguments.busy:
         cores = len(os.sched_getaffinity(0))
+        table = "busy.md"
         page = compare_table.busy_markdown(names, results.records, heading, arguments.busy, arguments.threads, cores)
     else:
         page = compare_table.markdown(names, results.records, heading)
-    (arguments.work / ("busy.md" if arguments.busy else "table.md")).write_text(page)
+    (arguments.work / table).write_text(page)
     print(page, end="")
     return 0 if good else 1
 

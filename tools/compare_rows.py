@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 PROMPTS, GEN, DEEP = (32, 512), 64, 4096
+BATCHES, PARALLEL_PROMPT = (1, 4, 16, 64), 32  # sequences that decode together, from that depth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ def files(smollm):
         _synth("v2-lite", "Q4_K"), _synth("v2-lite", "Q8_0"),
         _synth("v3-tiny", "FP8"), _synth(qwen, "FP8"),
     ]
+
+
+def parallel_files(smollm):
+    return [file for file in files(smollm) if file.name.endswith(("q4_1", "q4_k"))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,13 @@ AIMS = {  # by file, phase and engine
     ("v3-tiny-fp8", DECODE, "kogia"): Aim(None, 0.75),
     ("r1-distill-qwen-1.5b-fp8", PREFILL, "kogia"): Aim(None, 0.55),
     ("r1-distill-qwen-1.5b-fp8", DECODE, "kogia"): Aim(None, 0.75),
+}
+PARALLEL_AIMS = {  # by file, sequences and engine
+    ("smollm2-q4_1", 64, "kogia"): Aim(5, None),
+    ("mini-q4_k", 16, "kogia"): Aim(4, None),
+    ("r1-distill-qwen-1.5b-q4_k", 16, "kogia"): Aim(3, 0.55),
+    ("r1-distill-qwen-1.5b-q4_k", 16, "kogia int8"): Aim(3, 0.45),
+    ("v2-lite-q4_k", 16, "kogia"): Aim(3, 0.60),
 }
 
 

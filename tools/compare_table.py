@@ -50,14 +50,17 @@ def spread(values):
     return f"{median(values):.4g} ({min(values):.4g}–{max(values):.4g})"
 
 
-def verdict(file_name, phase, engine, ratio, share):
-    aim = AIMS.get((file_name, phase, engine))
+def verdict_on(aim, ratio, share, required):
     words = []
     if aim is not None:
         words.append(f"{aim.text()}: {'met' if aim.met(ratio, share) else 'missed'}")
-    if ratio is not None and ratio < required_ratio(file_name, phase):
+    if ratio is not None and ratio < required:
         words.append("**behind**")
     return ", ".join(words)
+
+
+def verdict(file_name, phase, engine, ratio, share):
+    return verdict_on(AIMS.get((file_name, phase, engine)), ratio, share, required_ratio(file_name, phase))
 
 
 def file_rows(file_name, records):

@@ -134,6 +134,13 @@ void check_cache_fits(Engine& engine, std::span<const Index> room) {
 /// Of one case; unset where it was not measured or the machine's limit is not known.
 struct Shares {
   std::optional<double> bandwidth_gb_s, bandwidth_share, gflop_s, peak_share;
+  std::optional<double> decode_gflop_s, decode_peak_share;
+
+  /// Of what bounds decode: few sequences wait for weights, many for products.
+  bool decode_is_products() const { return decode_peak_share > bandwidth_share; }
+  std::optional<double> decode_share() const {
+    return decode_is_products() ? decode_peak_share : bandwidth_share;
+  }
 };
 
 std::optional<double> ratio(std::optional<double> x, std::optional<double> y) {
@@ -146,6 +153,8 @@ Shares shares_of(const Measurement& m, const ActiveWeights& active, const Machin
   if (m.prefill) s.gflop_s = 2e-9 * active.layer_parameters() * m.prefill->median;
   s.bandwidth_share = ratio(s.bandwidth_gb_s, limits.read_gb_s);
   s.peak_share = ratio(s.gflop_s, limits.peak_gflop_s(active.compute()));
+  if (m.decode) s.decode_gflop_s = 2e-9 * active.parameters() * m.decode->median;
+  s.decode_peak_share = ratio(s.decode_gflop_s, limits.peak_gflop_s(active.compute()));
   return s;
 }
 
@@ -191,6 +200,8 @@ Json case_json(const BenchFlags& f, const Engine& engine, const ActiveWeights& a
   json["cache_bytes_per_token"] = m.decode ? whole(m.cache_bytes_per_token) : Json();
   json["bandwidth_gb_s"] = or_null(s.bandwidth_gb_s);
   json["bandwidth_share"] = or_null(s.bandwidth_share);
+  json["decode_gflop_s"] = or_null(s.decode_gflop_s);
+  json["decode_peak_share"] = or_null(s.decode_peak_share);
   json["gflop_s"] = or_null(s.gflop_s);
   json["peak_share"] = or_null(s.peak_share);
   json["active_parameters"] = whole(active.parameters());
@@ -233,13 +244,18 @@ class Table {
  public:
   std::string rows(const MeasureCase& c, const Measurement& m, const Shares& s, Compute compute) {
     std::string out;
+    const auto products = [&](std::optional<double> gflop_s) {
+      return fmt::format("{:.0f} GFLOP/s {}", *gflop_s, name(compute));
+    };
     if (m.prefill && prefill_seen_.emplace(c.prompt, c.depth).second) {
-      const std::string rate = fmt::format("{:.0f} GFLOP/s {}", *s.gflop_s, name(compute));
-      out += table_row("prefill", c.prompt, c.depth, 1, *m.prefill, rate, s.peak_share);
+      out +=
+          table_row("prefill", c.prompt, c.depth, 1, *m.prefill, products(s.gflop_s), s.peak_share);
     }
     if (m.decode && decode_seen_.emplace(c.gen, c.depth, c.batch).second) {
-      const std::string rate = fmt::format("{:.1f} GB/s", *s.bandwidth_gb_s);
-      out += table_row("decode", c.gen, c.depth, c.batch, *m.decode, rate, s.bandwidth_share);
+      const std::string rate = s.decode_is_products()
+                                   ? products(s.decode_gflop_s)
+                                   : fmt::format("{:.1f} GB/s", *s.bandwidth_gb_s);
+      out += table_row("decode", c.gen, c.depth, c.batch, *m.decode, rate, s.decode_share());
     }
     return out;
   }

@@ -84,6 +84,9 @@ TEST(Bench, RatesAndSharesFollowFromWhatWasMeasured) {
   const Json& own = lines[0].at(compute == "f32" ? "f32_gflop_s" : "bf16_gflop_s");
   const double peak = own.is_null() ? of(0, "f32_gflop_s") : own.get<double>();
   EXPECT_NEAR(of(1, "peak_share") / (of(1, "gflop_s") / peak), 1, 1e-6);
+  const double decode_gflop_s = 2e-9 * of(1, "active_parameters") * of(1, "decode_tok_s");
+  EXPECT_NEAR(of(1, "decode_gflop_s") / decode_gflop_s, 1, 1e-6);
+  EXPECT_NEAR(of(1, "decode_peak_share") / (decode_gflop_s / peak), 1, 1e-6);
   EXPECT_LT(of(1, "gflop_s"), 2e-9 * of(1, "active_parameters") * of(1, "prefill_tok_s"))
       << "the head is no part of prefill";
 }
@@ -92,6 +95,7 @@ TEST(Bench, WhatIsNotAskedForIsNull) {
   const auto prefill = bench({"--prompt", "8", "--gen", "0"}).back();
   EXPECT_TRUE(prefill.at("decode_tok_s").is_null());
   EXPECT_TRUE(prefill.at("bandwidth_share").is_null());
+  EXPECT_TRUE(prefill.at("decode_peak_share").is_null());
   EXPECT_GT(prefill.at("prefill_tok_s").get<double>(), 0);
   const auto decode = bench({"--prompt", "0", "--gen", "3"}).back();
   EXPECT_TRUE(decode.at("prefill_tok_s").is_null());

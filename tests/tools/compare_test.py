@@ -26,7 +26,12 @@ if int8 and pathlib.Path({fail!r}).exists():
     sys.exit("cannot")
 print(json.dumps(dict(device="cpu/test", processor="Test", threads=2, read_gb_s=200.0, f32_gflop_s=1.0,
                       bf16_gflop_s=2.0, int8_gop_s=None)))
-for prompt in map(int, flag("--prompt").split(",")):
+for batch in map(int, flag("--batch").split(",") if "--batch" in sys.argv else []):
+    # 100 tok/s alone, 300 beside others; int8 half as much again; of the bandwidth 50 % alone, of the peak 40 % at 16
+    print(json.dumps(dict(prompt=0, batch=batch, decode_tok_s=(100 if batch == 1 else 300) * (1.5 if int8 else 1),
+                          bandwidth_share=0.5 / batch, decode_peak_share=0.025 * batch, compute="int8" if int8 else "bf16",
+                          weight_bytes_per_token=10**9 / batch)))
+for prompt in map(int, flag("--prompt").split(",")) if "--batch" not in sys.argv else []:
     print(json.dumps(dict(prompt=prompt, prefill_tok_s=(800 if int8 else 400) if prompt else None,
                           decode_tok_s=50.0 if deep else 100.0, peak_share=0.5 if prompt else None,
                           bandwidth_share=0.25, prefill_tok_s_per_cpu=200.0, decode_tok_s_per_cpu=50.0, compute="int8" if int8 else "bf16", weight_bytes_per_token=5,
@@ -42,6 +47,17 @@ rows = [dict(n_prompt=int(n), n_gen=0, samples_ts=[90, 100, 110]) for n in flag(
 rows.append(dict(n_prompt=0, n_gen=int(flag("-n")), samples_ts=[16 if flag("-d") == "4096" else 80]))
 print(json.dumps(rows))
 """
+# llama.cpp: 50 tok/s alone, 150 of 4 and 60 of more sequences; other lines stand between.
+BATCHED = """#!{python}
+import json, pathlib, sys
+with pathlib.Path({log!r}).open("a") as file:
+    print("batched", *sys.argv[1:], file=file)
+print("main: n_kv_max = 6144")
+for n in map(int, sys.argv[sys.argv.index("-npl") + 1].split(",")):
+    print(json.dumps(dict(n_kv_max=6144, pp=32, tg=64, pl=n, n_kv=96 * n, t_tg=1.0, speed_pp=999.0,
+                          speed_tg={{1: 50.0, 4: 150.0}}.get(n, 60.0), speed=1.0)))
+    print()
+"""
 
 
 class Compare(unittest.TestCase):
@@ -50,7 +66,7 @@ class Compare(unittest.TestCase):
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
         self.log, self.fail = self.folder / "log", self.folder / "fail"
-        for name, source in (("kogia", KOGIA), ("llama-bench", LLAMA)):
+        for name, source in (("kogia", KOGIA), ("llama-bench", LLAMA), ("llama-batched-bench", BATCHED)):
             self.write_program(name, source)
         (self.folder / "smollm.gguf").write_text("model")
 
@@ -62,7 +78,7 @@ class Compare(unittest.TestCase):
     def compare(self, *flags):
         return subprocess.run(
             [sys.executable, "-B", COMPARE, "--kogia", self.folder / "kogia", "--llama-bench", self.folder / "llama-bench",
-             "--smollm", self.folder / "smollm.gguf", "--work", self.folder / "work", "--rounds", "2", *flags],
+             "--llama-batched-bench", self.folder / "llama-batched-bench", "--smollm", self.folder / "smollm.gguf", "--work", self.folder / "work", "--rounds", "2", *flags],
             capture_output=True, text=True)
 
     def calls(self, *words):
@@ -144,13 +160,40 @@ class Compare(unittest.TestCase):
         self.assertEqual(self.compare("--rows", "mini-q4_k", "--threads", "1").returncode, 0)
         self.assertEqual(len(self.calls("llama")), 6, "the other depth; what ran alone counts here too")
 
+    def test_many_sequences_have_a_table_of_their_own(self):
+        done = self.compare("--parallel", "--rows", "1.5b")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(self.calls("batched", "-c 6144", "-npp 32", "-ntg 64", "-npl 1,4,16,64")), 2)
+        self.assertEqual(len(self.calls("kogia bench", "--prompt 0 --gen 64 --depth 32 --batch 1,4,16,64")), 4)
+        self.assertEqual(len(self.calls()), 7, "and the file was made once")
+        rows = {tuple(cell.strip() for cell in line.split("|")[2:4]): [cell.strip() for cell in line.split("|")[4:-1]]
+                for line in done.stdout.splitlines() if line.startswith("| r1")}
+        self.assertEqual(len(rows), 8)
+        self.assertEqual(rows["1", "bf16"], ["100 (100–100)", "50 (50–50)", "2.00", "1", "50%", "2%", ""])
+        self.assertEqual(rows["16", "bf16"], ["300 (300–300)", "60 (60–60)", "5.00", "1", "3%", "40%", "≥ 3× or 55%: met"])
+        self.assertEqual(rows["4", "int8"][2], "3.00")
+        self.assertEqual((self.folder / "work/parallel.md").read_text(), done.stdout)
+        self.log.unlink()
+        self.compare("--parallel", "--rows", "1.5b")
+        self.assertEqual(self.calls(), [])
+        self.compare("--rows", "smollm")
+        self.assertEqual(len(self.calls("llama")), 2, "and they count for nothing else")
+
+    def test_many_sequences_that_are_behind_are_spoken_out(self):
+        self.write_program("llama-batched-bench", BATCHED.replace("150.0", "400.0").replace("60.0", "200.0"))
+        done = self.compare("--parallel", "--rows", "mini", "--rounds", "1")
+        rows = [line for line in done.stdout.splitlines() if line.startswith("| mini")]
+        self.assertEqual([line.split("|")[2].strip() for line in rows if "**behind**" in line], ["4"])
+        self.assertIn("≥ 4×: missed", done.stdout)
+
     def test_the_aim_of_being_ahead_is_spoken_out(self):
         self.write_program("llama-bench", LLAMA.replace("else 80", "else 200"))
         self.assertIn("**behind**", self.compare("--rows", "smollm").stdout)
 
     def test_wrong_use_is_named(self):
         for flags, part in ((("--rows", "mini,whale"), "nothing is called 'whale'"), (("--rows", "mini,"), "''"),
-                            (("--rounds", "0"), "--rounds is 0"), (("--busy", "-1"), "--busy is -1"), ((str(self.folder / "no.gguf"),), "no such file")):
+                            (("--rounds", "0"), "--rounds is 0"),
+                            (("--parallel", "--busy", "2"), "--parallel goes with"), (("--busy", "-1"), "--busy is -1"), ((str(self.folder / "no.gguf"),), "no such file")):
             done = self.compare(*flags)
             self.assertEqual(done.returncode, 2, flags)
             self.assertIn(part, done.stderr)
