@@ -24,16 +24,20 @@ constexpr auto kInverseFactorials = [] {
 }();
 
 // exp(x) for x <= 0, the same bits whatever the libm: x = n ln2 + r, exp(r) by its Taylor series,
-// whose first term left out is below 2^-52 for |r| <= ln2 / 2.
+// whose first term left out is below 2^-52 for |r| <= ln2 / 2. Without a branch or a call, so that
+// a loop over it becomes vectors.
 double exp_of_nonpositive(double x) {
-  if (!(x > -708)) return 0;
   constexpr double kLn2High = 0x1.62e42fee00000p-1, kLn2Low = 0x1.a39ef35793c76p-33;
-  const double n = std::floor(x * 1.4426950408889634 + 0.5);
+  constexpr double kToWhole = 0x1.8p52;  // what is added to it loses its fraction
+  const double shifted = x * 1.4426950408889634 + kToWhole;
+  const double n = shifted - kToWhole;
   const double r = (x - n * kLn2High) - n * kLn2Low;
   double sum = 0;
   for (const double coefficient : kInverseFactorials) sum = sum * r + coefficient;
-  const auto exponent = static_cast<std::uint64_t>(1023 + static_cast<std::int64_t>(n));
-  return sum * std::bit_cast<double>(exponent << 52);
+  // The lowest bits of `shifted` are n.
+  const auto power = (std::bit_cast<std::uint64_t>(shifted) + 1023) << 52;
+  const double y = sum * std::bit_cast<double>(power);
+  return x > -708 ? y : 0;
 }
 
 void check_range(std::string_view name, double value, double low, double high) {
@@ -48,23 +52,51 @@ float clamp_to_float(double x) {
   return static_cast<float>(std::clamp(x, -kLargest, kLargest));
 }
 
-// The first of the largest; refuses what cannot be a distribution.
+[[noreturn]] void refuse_nan(std::span<const float> logits) {
+  const auto at = std::ranges::find_if(logits, [](float x) { return std::isnan(x); });
+  throw Error(
+      ErrorCode::kInvalid,
+      fmt::format("the logit of token {} is not a number", std::distance(logits.begin(), at)),
+      "the weights are damaged, or an activation overflowed; try --compute f32");
+}
+
+// The first of the largest; refuses what cannot be a distribution. Lane by lane, as vectors are,
+// through blocks of which only the best is looked through again.
 std::size_t arg_max(std::span<const float> logits) {
-  std::size_t best = 0;
-  float largest = -std::numeric_limits<float>::infinity();
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > largest) {
-      largest = logits[i];
-      best = i;
-    } else if (std::isnan(logits[i])) {
-      throw Error(ErrorCode::kInvalid, fmt::format("the logit of token {} is not a number", i),
-                  "the weights are damaged, or an activation overflowed; try --compute f32");
+  constexpr std::size_t kLanes = 16, kBlock = 1024;
+  constexpr float kLeast = -std::numeric_limits<float>::infinity();
+  float largest = kLeast;
+  std::size_t best_block = 0;
+  bool any_nan = false;
+  for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const auto block = logits.subspan(begin, std::min(kBlock, logits.size() - begin));
+    std::array<float, kLanes> top;
+    std::array<std::int32_t, kLanes> nan{};
+    top.fill(kLeast);
+    std::size_t i = 0;
+    for (; i + kLanes <= block.size(); i += kLanes) {
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        const float x = block[i + lane];
+        top[lane] = x > top[lane] ? x : top[lane];
+        nan[lane] |= x != x ? 1 : 0;
+      }
     }
+    for (; i < block.size(); ++i) {
+      top[0] = block[i] > top[0] ? block[i] : top[0];
+      nan[0] |= block[i] != block[i] ? 1 : 0;
+    }
+    any_nan |= std::ranges::any_of(nan, [](std::int32_t x) { return x != 0; });
+    const float of_block = *std::ranges::max_element(top);
+    if (of_block > largest) largest = of_block, best_block = begin;
   }
+  if (any_nan) refuse_nan(logits);
+  if (largest == kLeast) {
+    throw Error(ErrorCode::kInvalid, "no token can be drawn: every logit is -inf");
+  }
+  std::size_t best = best_block;
+  while (logits[best] != largest) ++best;
   if (std::isinf(largest)) {
-    throw_error(ErrorCode::kInvalid, "{}",
-                largest > 0 ? fmt::format("the logit of token {} is infinite", best)
-                            : std::string("no token can be drawn: every logit is -inf"));
+    throw_error(ErrorCode::kInvalid, "the logit of token {} is infinite", best);
   }
   return best;
 }
@@ -83,14 +115,17 @@ class Drawing {
 
   std::span<const float> adjust(std::span<const float> logits, std::span<const TokenId> history,
                                 Index n_prompt);
-  void keep_all(std::span<const float> logits, float largest);
+  void weigh_all(std::span<const float> logits, float largest);
+  double keep_likely(std::span<const float> logits);
   void keep_top_k(std::span<const float> logits, std::size_t k, float largest);
-  void cut_min_p();
-  void cut_top_p();
+  double cut_min_p();
+  void cut_top_p(double whole);
   SampledToken draw(double uniform);
+  SampledToken draw_from_all(double uniform) const;
 
  private:
   void apply_penalties(std::span<const TokenId> history, Index n_prompt);
+  double mass_above(double least) const;
 
   const SamplingParams& p_;
   std::size_t n_valid_ids_;
@@ -139,13 +174,46 @@ void Drawing::apply_penalties(std::span<const TokenId> history, Index n_prompt) 
   }
 }
 
-void Drawing::keep_all(std::span<const float> logits, float largest) {
+// exp((logit - largest) / temperature) of all.
+void Drawing::weigh_all(std::span<const float> logits, float largest) {
+  s_.weights.resize(logits.size());
+  const double top = largest, temperature = p_.temperature;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    s_.weights[i] = exp_of_nonpositive((static_cast<double>(logits[i]) - top) / temperature);
+  }
+}
+
+// The weights of at least `least`, added up.
+double Drawing::mass_above(double least) const {
+  constexpr std::size_t kLanes = 4;
+  std::array<double, kLanes> sums{};
+  const auto add = [&](std::size_t lane, double w) { sums[lane] += w >= least ? w : 0; };
+  std::size_t i = 0;
+  for (; i + kLanes <= s_.weights.size(); i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) add(lane, s_.weights[i + lane]);
+  }
+  for (; i < s_.weights.size(); ++i) add(0, s_.weights[i]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// Gathers what min-p leaves, of which top-p may need no more than the likeliest: those above a
+// weight that is lowered until they have its share together. So few are gathered where few are
+// likely. Returns the mass of all that min-p leaves.
+double Drawing::keep_likely(std::span<const float> logits) {
+  double least = p_.min_p, mass = 0;
+  if (p_.top_p < 1) {
+    mass = mass_above(least);
+    constexpr double kStep = 0x1p-4, kLowest = 0x1p-40;
+    double above = kStep;
+    while (above > kLowest && mass_above(above) < p_.top_p * mass) above *= kStep;
+    if (above > kLowest) least = std::max(least, above);
+  }
   s_.candidates.clear();
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const double weight = exp_of_nonpositive(
-        (static_cast<double>(logits[i]) - static_cast<double>(largest)) / p_.temperature);
-    s_.candidates.push_back({static_cast<TokenId>(i), logits[i], weight});
+    if (s_.weights[i] < least) continue;
+    s_.candidates.push_back({static_cast<TokenId>(i), logits[i], s_.weights[i]});
   }
+  return mass;
 }
 
 // One pass: what cannot be among the k best is dropped on sight, the rest is cut down to k whenever
@@ -174,16 +242,18 @@ void Drawing::keep_top_k(std::span<const float> logits, std::size_t k, float lar
   }
 }
 
-void Drawing::cut_min_p() {
+double Drawing::cut_min_p() {
   std::erase_if(s_.candidates, [&](const Candidate& c) { return c.weight < p_.min_p; });
+  double mass = 0;
+  for (const Candidate& c : s_.candidates) mass += c.weight;
+  return mass;
 }
 
-// Keeps a token while those before it fall short of top_p. The slack is for logits that are floats:
-// 0.5 and 0.3 do reach 0.8. Only as many as needed are sorted, a few at first, then more.
-void Drawing::cut_top_p() {
-  double total = 0;
-  for (const Candidate& c : s_.candidates) total += c.weight;
-  const double enough = p_.top_p * total * (1 - 1e-6);
+// Keeps a token while those before it fall short of top_p of the whole. The slack is for logits
+// that are floats: 0.5 and 0.3 do reach 0.8. Only as many as needed are sorted, a few at first,
+// then more.
+void Drawing::cut_top_p(double whole) {
+  const double enough = p_.top_p * whole * (1 - 1e-6);
 
   double mass = 0;
   std::size_t kept = 0, sorted = 0, block = 64;
@@ -223,6 +293,39 @@ SampledToken Drawing::draw(double uniform) {
   }
   KOGIA_CHECK(chosen != nullptr);  // the best has weight 1 and no stage drops it
   return {.id = chosen->id, .drawn_logprob = static_cast<float>(std::log(chosen->weight / total))};
+}
+
+// The same where nothing was cut: blocks are summed, then the one that the target lies in is
+// walked.
+SampledToken Drawing::draw_from_all(double uniform) const {
+  constexpr std::size_t kBlock = 256, kLanes = 4;
+  const std::size_t n = s_.weights.size();
+  const auto block_sum = [&](std::size_t begin) {
+    std::array<double, kLanes> sums{};
+    const std::size_t end = std::min(n, begin + kBlock);
+    for (std::size_t i = begin; i < end; ++i) sums[i % kLanes] += s_.weights[i];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  };
+  double total = 0;
+  for (std::size_t begin = 0; begin < n; begin += kBlock) total += block_sum(begin);
+  const double target = uniform * total;
+  double sum = 0;
+  std::size_t begin = 0;
+  for (; begin + kBlock < n; begin += kBlock) {
+    const double after = sum + block_sum(begin);
+    if (target < after) break;
+    sum = after;
+  }
+  std::size_t chosen = n;  // the last of any weight, should rounding leave the target beyond it
+  for (std::size_t i = begin; i < n; ++i) {
+    if (s_.weights[i] == 0) continue;
+    chosen = i;
+    sum += s_.weights[i];
+    if (target < sum) break;
+  }
+  KOGIA_CHECK(chosen < n);  // the block's sum is not zero
+  return {.id = static_cast<TokenId>(chosen),
+          .drawn_logprob = static_cast<float>(std::log(s_.weights[chosen] / total))};
 }
 
 }  // namespace
@@ -266,16 +369,19 @@ SampledToken Sampler::sample(std::span<const float> all_logits, std::span<const 
   const std::size_t best = arg_max(logits);
   if (params_.temperature == 0) return {.id = static_cast<TokenId>(best), .drawn_logprob = 0};
 
+  const double uniform = Philox(params_.seed, prompt_key, sample_key).uniform(history.size());
   const auto k = static_cast<std::size_t>(params_.top_k);
+  double whole = 0;  // the mass that top_p is a share of
   if (k > 0 && k < logits.size()) {
     drawing.keep_top_k(logits, k, logits[best]);
+    whole = drawing.cut_min_p();
   } else {
-    drawing.keep_all(logits, logits[best]);
+    drawing.weigh_all(logits, logits[best]);
+    if (params_.min_p == 0 && params_.top_p == 1) return drawing.draw_from_all(uniform);
+    whole = drawing.keep_likely(logits);
   }
-  if (params_.min_p > 0) drawing.cut_min_p();
-  if (params_.top_p < 1) drawing.cut_top_p();
-  const Philox random(params_.seed, prompt_key, sample_key);
-  return drawing.draw(random.uniform(history.size()));
+  if (params_.top_p < 1) drawing.cut_top_p(whole);
+  return drawing.draw(uniform);
 }
 
 }  // namespace kogia

@@ -55,6 +55,7 @@ struct SamplerScratch {
     double weight;  // exp((logit - largest) / temperature)
   };
   std::vector<Candidate> candidates;
+  std::vector<double> weights;  // of all tokens, where no top_k comes first
   std::vector<float> logits;
   std::vector<std::int32_t> counts;  // [n_valid_ids], zero between calls; see apply_penalties()
 };
