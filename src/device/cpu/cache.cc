@@ -60,13 +60,23 @@ void append_row(const CacheAppendArgs& a, const PageLayout& layout, const Sequen
 void cache_append(const CacheAppendArgs& a, ThreadPool& pool) {
   const PageLayout layout(a.cache.spec);
   KOGIA_CHECK(a.cache.spec.v_dim == 0 || a.v != nullptr);
+  Index n_rows = 0;
   for (const SequenceRows& seq : a.sequences) {
     KOGIA_CHECK(seq.first_pos >= 0 && seq.n_rows >= 0);
-    const Index grain = std::max<Index>(16, ceil_div(seq.n_rows, Index{4} * pool.n_threads()));
-    pool.parallel_for(seq.n_rows, grain, [&](Index begin, Index end, int) {
-      for (Index r = begin; r < end; ++r) append_row(a, layout, seq, r);
-    });
+    n_rows += seq.n_rows;
   }
+  // The rows of all sequences, one after the other: many of one row each are as good as one of
+  // many.
+  const Index grain = std::max<Index>(4, ceil_div(n_rows, Index{4} * pool.n_threads()));
+  pool.parallel_for(n_rows, grain, [&](Index begin, Index end, int) {
+    Index first = 0;  // of a sequence
+    for (const SequenceRows& seq : a.sequences) {
+      const Index last = std::min(end, first + seq.n_rows);
+      for (Index r = std::max(begin, first); r < last; ++r) append_row(a, layout, seq, r - first);
+      first += seq.n_rows;
+      if (first >= end) return;
+    }
+  });
 }
 
 void cache_read(const CacheReadArgs& a, ThreadPool& pool) {
