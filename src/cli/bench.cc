@@ -172,6 +172,7 @@ Json machine_json(const Engine& engine, const MachineLimits& limits) {
           {"read_pattern", limits.read_pattern},
           {"f32_gflop_s", or_null(limits.f32_gflop_s)},
           {"bf16_gflop_s", or_null(limits.bf16_gflop_s)},
+          {"int16_gop_s", or_null(limits.int16_gop_s)},
           {"int8_gop_s", or_null(limits.int8_gop_s)}};
 }
 
@@ -224,12 +225,13 @@ std::string rate_words(std::optional<double> rate, std::string_view unit) {
 std::string heading(const Engine& engine, const MachineLimits& limits) {
   const std::string read = limits.read_gb_s ? fmt::format("{:.1f} GB/s", *limits.read_gb_s) : "?";
   return fmt::format(
-      "{}, {}; {}\nlimits now: memory {}; f32 {}, bf16 {}, int8 {}\n\n"
+      "{}, {}; {}\nlimits now: memory {}; f32 {}, bf16 {}, int16 {}, int8 {}\n\n"
       "{:<8}{:>8}{:>8}{:>7}{:>11}{:>22}{:>18}{:>9}\n",
       engine.device().name(), counted(engine.device().n_threads(), "thread"),
       printable(engine.model().weights_summary()), read, rate_words(limits.f32_gflop_s, "GFLOP/s"),
-      rate_words(limits.bf16_gflop_s, "GFLOP/s"), rate_words(limits.int8_gop_s, "GOP/s"), "",
-      "tokens", "depth", "batch", "tok/s", "least to most", "rate", "of limit");
+      rate_words(limits.bf16_gflop_s, "GFLOP/s"), rate_words(limits.int16_gop_s, "GOP/s"),
+      rate_words(limits.int8_gop_s, "GOP/s"), "", "tokens", "depth", "batch", "tok/s",
+      "least to most", "rate", "of limit");
 }
 
 std::string table_row(std::string_view phase, Index tokens, Index depth, Index batch,

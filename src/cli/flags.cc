@@ -15,7 +15,8 @@ namespace {
 constexpr double kMaxThreads = 4096, kMaxTokens = 1 << 30;
 
 std::optional<Compute> parse_compute(const std::string& word) {
-  for (const Compute c : {Compute::f32, Compute::bf16, Compute::int8, Compute::fp8}) {
+  for (const Compute c :
+       {Compute::f32, Compute::bf16, Compute::int16, Compute::int8, Compute::fp8}) {
     if (word == name(c)) return c;
   }
   return {};
@@ -43,9 +44,10 @@ std::vector<OptionRow> EngineFlags::rows() {
        .choices = {"scalar", "avx2", "avx512", "neon"}},
       {.flags = "--compute",
        .value = "KIND",
-       .help = "arithmetic of matrix products: f32, bf16, int8 or fp8 (by the weights' format)",
+       .help =
+           "arithmetic of matrix products: f32, bf16, int16, int8 or fp8 (by the weights' format)",
        .target = &compute,
-       .choices = {"f32", "bf16", "int8", "fp8"}},
+       .choices = {"f32", "bf16", "int16", "int8", "fp8"}},
       {.flags = "--mla",
        .value = "FORM",
        .help = "form of latent attention: absorbed, expanded, or auto, which expands for prompts: "

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
+#include "device/cpu/cpu_features.h"
 #include "device/cpu/kernel_table.h"
 #include "device/cpu/limits.h"
 #include "device/cpu/linear.h"
@@ -21,11 +22,12 @@ constexpr Index kSmall = 8192;
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(Isa isa, int n_threads)
+  CpuDevice(Isa isa, int n_threads, bool slow_bf16)
       : kernels_(kernels(isa)),
-        matrices_(matrix_ops(isa)),
+        matrices_(matrix_ops(isa, slow_bf16)),
         limit_loops_(limit_loops(isa)),
-        pool_(n_threads) {}
+        pool_(n_threads),
+        attention_(!slow_bf16) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int n_threads() const override { return pool_.n_threads(); }
@@ -183,7 +185,8 @@ std::unique_ptr<Device> make_cpu_device(const CpuOptions& options) {
                             name(isas.back())),
                 "leave --isa out");
   }
-  return std::make_unique<CpuDevice>(isa, options.n_threads);
+  return std::make_unique<CpuDevice>(isa, options.n_threads,
+                                     options.slow_bf16.value_or(cpu_features().slow_bf16));
 }
 
 }  // namespace kogia

@@ -10,6 +10,8 @@ std::string_view name(Compute compute) {
       return "f32";
     case Compute::bf16:
       return "bf16";
+    case Compute::int16:
+      return "int16";
     case Compute::int8:
       return "int8";
     case Compute::fp8:
@@ -25,6 +27,8 @@ std::optional<double> MachineLimits::peak_gflop_s(Compute compute) const {
     case Compute::bf16:
     case Compute::fp8:
       return bf16_gflop_s ? bf16_gflop_s : f32_gflop_s;
+    case Compute::int16:
+      return int16_gop_s ? int16_gop_s : f32_gflop_s;
     case Compute::int8:
       return int8_gop_s ? int8_gop_s : f32_gflop_s;
   }

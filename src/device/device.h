@@ -35,9 +35,11 @@ namespace kogia {
 ///   bf16  x rounded to bf16. Plain weights: bf16 products, f32 sums (f32 and f16 weights stay
 ///         f32 and use f32 arithmetic). GGUF blocks: whole numbers exact in bf16, block scales
 ///         applied in f32. FP8: codes exact in bf16, block scales in f32 every 128 columns.
-///   int8  GGUF blocks only: x quantised per row and block (32 columns), integer products, f32 sums
+///   int16 GGUF blocks only: x quantised per row and block (32 columns) to 16 bits, integer
+///         products, f32 sums: nearer to f32 than bf16 is
+///   int8  the same to 8 bits
 ///   fp8   FP8 weights only: x quantised per row and 128 columns to e4m3, products exact
-enum class Compute { f32, bf16, int8, fp8 };
+enum class Compute { f32, bf16, int16, int8, fp8 };
 std::string_view name(Compute compute);
 
 /// A matrix as a checkpoint stores it: [rows = out, cols = in], row-major, borrowed.
@@ -281,7 +283,7 @@ struct MachineLimits {
   std::optional<double> read_gb_s = {};  // from memory, by the best of several patterns
   std::string_view read_pattern = {};    // which one that was
   // Multiply-adds on registers alone, two operations each. Unset: there is no such instruction.
-  std::optional<double> f32_gflop_s = {}, bf16_gflop_s = {}, int8_gop_s = {};
+  std::optional<double> f32_gflop_s = {}, bf16_gflop_s = {}, int16_gop_s = {}, int8_gop_s = {};
 
   /// The peak that products of this arithmetic can reach: that of f32 where its own instruction is
   /// missing. Operations on FP8 weights are bf16's.

@@ -70,8 +70,9 @@ Compute Binder::arithmetic_for(DType dtype) const {
     case Compute::f32:
     case Compute::bf16:
       return *options_.compute;
+    case Compute::int16:
     case Compute::int8:
-      return is_block(dtype) ? Compute::int8 : standard;
+      return is_block(dtype) ? *options_.compute : standard;
     case Compute::fp8:
       return dtype == DType::f8_e4m3 ? Compute::fp8 : standard;
   }

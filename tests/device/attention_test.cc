@@ -138,7 +138,9 @@ std::vector<float> run_alone(Device& device, const Heads& h, const Sequence& s, 
 
 /// Whether queries and weights are rounded to bf16 (device.h, AttentionArgs).
 bool rounds(const Device& device, const Heads& h) {
-  return device.name() == "cpu/avx512" && h.spec.dtype == DType::bf16 && h.spec.k_dim % 2 == 0;
+  // Where its dot products are slow, other arithmetic is the standard.
+  const bool dots = device.default_compute(DType::q8_0) == Compute::bf16;
+  return dots && h.spec.dtype == DType::bf16 && h.spec.k_dim % 2 == 0;
 }
 
 /// Softmax of one row: weights of which each block of keys' largest is rounded as 1.

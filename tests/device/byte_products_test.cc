@@ -71,7 +71,7 @@ TEST(ByteProducts, DotProductsOfBytesGiveTheBitsOfPlainMultiplications) {
       const MatrixSource source = {
           .dtype = dtype, .rows = outs, .cols = cols, .data = bytes.data()};
       const PackOptions options = {.compute = Compute::int8};
-      const PackedView layout = panel_layout(source, options, /*bf16_products=*/false, 0);
+      const PackedView layout = panel_layout(source, options, /*pair_products=*/false, 0);
       const auto memory = allocate_pages(layout.n_panels() * layout.panel_bytes);
       pack_panels(source, /*transpose=*/false, layout, 0, layout.n_panels(), memory.get());
       const PackedMatrix matrix(source, options, layout, memory);

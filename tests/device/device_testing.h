@@ -30,8 +30,12 @@ inline std::vector<float> random_floats(Index n, std::uint64_t seed, float scale
 inline void for_each_cpu_target(const std::function<void(Device&)>& body, int n_threads = 2) {
   for (const Isa isa : available_isas()) {
     SCOPED_TRACE(::testing::Message() << "isa " << name(isa) << ", " << n_threads << " threads");
-    const std::unique_ptr<Device> device = make_cpu_device({.n_threads = n_threads, .isa = isa});
-    body(*device);
+    for (const bool slow_bf16 : {false, true}) {
+      if (slow_bf16 && isa != Isa::avx512) continue;  // the others have no bf16 dot products
+      const std::unique_ptr<Device> device =
+          make_cpu_device({.n_threads = n_threads, .isa = isa, .slow_bf16 = slow_bf16});
+      body(*device);
+    }
   }
 }
 

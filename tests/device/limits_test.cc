@@ -22,7 +22,7 @@ class Limits : public ::testing::TestWithParam<Isa> {
 };
 
 TEST_P(Limits, EveryProductThatIsCountedIsMade) {
-  for (const PeakLoop& loop : {loops().f32, loops().bf16, loops().int8}) {
+  for (const PeakLoop& loop : {loops().f32, loops().bf16, loops().int16, loops().int8}) {
     if (loop.run == nullptr) continue;
     EXPECT_GT(loop.products, 0);
     for (const Index rounds : {0, 1, 7, 1000}) {
@@ -60,6 +60,7 @@ TEST_P(Limits, AreFiniteAndOfWhatThereIs) {
   expect_rate(limits.read_gb_s, true);
   expect_rate(limits.f32_gflop_s, true);
   expect_rate(limits.bf16_gflop_s, GetParam() == Isa::avx512);
+  expect_rate(limits.int16_gop_s, GetParam() == Isa::avx512);
   expect_rate(limits.int8_gop_s, GetParam() != Isa::scalar);
   EXPECT_FALSE(limits.read_pattern.empty());
 }
@@ -68,10 +69,11 @@ INSTANTIATE_TEST_SUITE_P(All, Limits, ::testing::Values(Isa::scalar, Isa::avx2, 
                          [](const auto& param) { return std::string(name(param.param)); });
 
 TEST(MachineLimits, PeakFallsBackToThatOfF32) {
-  const MachineLimits all{.f32_gflop_s = 1, .bf16_gflop_s = 2, .int8_gop_s = 4};
+  const MachineLimits all{.f32_gflop_s = 1, .bf16_gflop_s = 2, .int16_gop_s = 3, .int8_gop_s = 4};
   EXPECT_EQ(all.peak_gflop_s(Compute::f32), 1);
   EXPECT_EQ(all.peak_gflop_s(Compute::bf16), 2);
   EXPECT_EQ(all.peak_gflop_s(Compute::fp8), 2);
+  EXPECT_EQ(all.peak_gflop_s(Compute::int16), 3);
   EXPECT_EQ(all.peak_gflop_s(Compute::int8), 4);
   const MachineLimits plain{.f32_gflop_s = 1};
   EXPECT_EQ(plain.peak_gflop_s(Compute::bf16), 1);

@@ -88,7 +88,7 @@ TEST(Linear, EightBitWeightsWithoutMinus128AreTheSame) {
       if (i % 34 >= 2 && m.bytes[i] == std::byte{0x80}) m.bytes[i] = std::byte{0x81};
     }
     dequantize_row(DType::q8_0, m.bytes.data(), m.values.data(), 53 * 160);
-    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8}) {
+    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int16, Compute::int8}) {
       SCOPED_TRACE(name(compute));
       for (const Index rows : {1, 3, 66}) {
         expect_like_reference(device, m.source, {.compute = compute}, rows, m.values);
@@ -247,7 +247,7 @@ TEST(Linear, AddsBiasAndResidualInPlaceAndKeepsToItsColumns) {
 TEST(Linear, NotANumberStaysInItsRow) {
   for_each_cpu_target([](Device& device) {
     const Stored m = store(DType::q4_1, 40, 64, /*seed=*/14);
-    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8}) {
+    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int16, Compute::int8}) {
       const auto w = device.pack(m.source, {.compute = compute});
       auto x = random_floats(9 * 64, /*seed=*/15);
       x[4 * 64 + 3] = std::nanf("");
@@ -297,25 +297,28 @@ TEST(Linear, TheLargestWholeNumbersDoNotOverflow) {
     for (const DType dtype : kFormats) {
       if (!is_block(dtype)) continue;
       for (const int code : {0x00, 0x7F, 0x80, 0xFF}) {
-        SCOPED_TRACE(::testing::Message() << name(dtype) << " of bytes " << code);
-        const Stored m = extreme(dtype, static_cast<std::byte>(code));
-        const auto theirs = reference::pack(m.source, {.compute = Compute::int8});
-        const auto ours = device.pack(m.source, {.compute = Compute::int8});
-        for (const float sign : {1.0F, -1.0F}) {
-          const std::vector<float> x(5 * 512, sign * 1.5F);  // all become 127 or -127
-          std::vector<float> expected(5 * 33);
-          ThreadPool pool(1);
-          const LinearArgs args = {.x = x.data(),
-                                   .x_stride = 512,
-                                   .w = theirs.get(),
-                                   .y = expected.data(),
-                                   .y_stride = 33,
-                                   .rows = 5};
-          reference::linear({&args, 1}, pool);
-          float largest = 0;
-          for (const float w : m.values) largest = std::max(largest, std::fabs(w));
-          expect_near(multiply(device, *ours, x, 5), expected,
-                      {.abs = 1e-5 * 512 * 1.5 * static_cast<double>(largest), .rel = 1e-5});
+        for (const Compute compute : {Compute::int8, Compute::int16}) {
+          SCOPED_TRACE(::testing::Message()
+                       << name(dtype) << " of bytes " << code << " in " << name(compute));
+          const Stored m = extreme(dtype, static_cast<std::byte>(code));
+          const auto theirs = reference::pack(m.source, {.compute = compute});
+          const auto ours = device.pack(m.source, {.compute = compute});
+          for (const float sign : {1.0F, -1.0F}) {
+            const std::vector<float> x(5 * 512, sign * 1.5F);  // all become the largest or -largest
+            std::vector<float> expected(5 * 33);
+            ThreadPool pool(1);
+            const LinearArgs args = {.x = x.data(),
+                                     .x_stride = 512,
+                                     .w = theirs.get(),
+                                     .y = expected.data(),
+                                     .y_stride = 33,
+                                     .rows = 5};
+            reference::linear({&args, 1}, pool);
+            float largest = 0;
+            for (const float w : m.values) largest = std::max(largest, std::fabs(w));
+            expect_near(multiply(device, *ours, x, 5), expected,
+                        {.abs = 1e-5 * 512 * 1.5 * static_cast<double>(largest), .rel = 1e-5});
+          }
         }
       }
     }
@@ -365,7 +368,8 @@ TEST(Packing, WhatIsKeptInAWiderFormSaysSo) {
         if (!reference::supports(dtype, compute)) continue;
         const Stored m = store(dtype, 2, 256, /*seed=*/26);
         std::string expected;
-        if (!scalar && !(looks_up && compute != Compute::int8)) {
+        const bool whole = compute == Compute::int8 || compute == Compute::int16;
+        if (!scalar && !(looks_up && !whole)) {
           if (dtype == DType::iq4_nl || dtype == DType::iq4_xs) expected = "8-bit codes";
           if (dtype == DType::mxfp4) expected = "5-bit codes";
         }

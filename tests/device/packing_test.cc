@@ -119,7 +119,7 @@ struct LayoutHash {
   DType dtype;
   std::uint64_t hash;
   int variant = 0;
-  bool bf16_products = true;
+  bool pair_products = true;
 };
 
 // Files of packed weights are read by later programs. Where a number here changes, kPanelsVersion
@@ -156,12 +156,12 @@ TEST(Panels, TheirLayoutIsThatOfItsVersion) {
     if (expected.variant == 1) leave_out_minus_128(m);
     const PackedView layout =
         panel_layout(m.source, {.compute = expected.variant == 0 ? Compute::f32 : Compute::bf16},
-                     expected.bf16_products, expected.variant);
+                     expected.pair_products, expected.variant);
     std::vector<std::byte> panels(static_cast<std::size_t>(layout.n_panels() * layout.panel_bytes));
     pack_panels(m.source, false, layout, 0, layout.n_panels(), panels.data());
     EXPECT_EQ(hash_of(panels), expected.hash)
         << name(expected.dtype) << " variant " << expected.variant
-        << (expected.bf16_products ? "" : ", no bf16 products");
+        << (expected.pair_products ? "" : ", no bf16 products");
   }
 }
 

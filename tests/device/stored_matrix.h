@@ -14,7 +14,8 @@ inline constexpr DType kFormats[] = {
     DType::f32,  DType::f16,  DType::bf16, DType::f8_e4m3, DType::f8_e5m2, DType::q4_0,
     DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,    DType::q2_k,    DType::q3_k,
     DType::q4_k, DType::q5_k, DType::q6_k, DType::iq4_nl,  DType::iq4_xs,  DType::mxfp4};
-inline constexpr Compute kComputes[] = {Compute::f32, Compute::bf16, Compute::int8, Compute::fp8};
+inline constexpr Compute kComputes[] = {Compute::f32, Compute::bf16, Compute::int16, Compute::int8,
+                                        Compute::fp8};
 
 /// A stored matrix of random bits that mean finite numbers, and what they mean.
 struct Stored {

@@ -20,11 +20,11 @@ constexpr Index kMostValues = Index{1} << 14;  // of a tensor that is packed
 bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
 
 /// As a kernel of one kind wants them.
-void pack_and_compare(const kogia::MatrixSource& source, kogia::Compute compute, bool bf16_products,
+void pack_and_compare(const kogia::MatrixSource& source, kogia::Compute compute, bool pair_products,
                       const std::vector<float>& values) {
   const kogia::PackOptions options = {.compute = compute};
-  const int variant = kogia::panel_variant(source, options, bf16_products);
-  const auto layout = kogia::panel_layout(source, options, bf16_products, variant);
+  const int variant = kogia::panel_variant(source, options, pair_products);
+  const auto layout = kogia::panel_layout(source, options, pair_products, variant);
   const auto memory = kogia::allocate_pages(layout.n_panels() * layout.panel_bytes);
   kogia::pack_panels(source, /*transpose=*/false, layout, 0, layout.n_panels(), memory.get());
   const kogia::PackedMatrix matrix(source, options, layout, memory);
@@ -45,9 +45,9 @@ void decode_blocks(const kogia::TensorView& view) {
   const Index cols = view.shape.back();
   const kogia::MatrixSource source = {
       .dtype = view.dtype, .rows = view.n_values() / cols, .cols = cols, .data = view.data};
-  for (const bool bf16_products : {true, false}) {
+  for (const bool pair_products : {true, false}) {
     for (const auto compute : {kogia::Compute::bf16, kogia::Compute::int8}) {
-      pack_and_compare(source, compute, bf16_products, values);
+      pack_and_compare(source, compute, pair_products, values);
     }
   }
 }

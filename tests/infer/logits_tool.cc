@@ -1,5 +1,5 @@
-// logits_tool MODEL IDS_FILE [f32|bf16|int8|fp8|default]: writes the logits after each token to
-// standard output, [n, vocab_size] f32. Used by tools/golden/compare_real.py.
+// logits_tool MODEL IDS_FILE [f32|bf16|int16|int8|fp8|default]: writes the logits after each token
+// to standard output, [n, vocab_size] f32. Used by tools/golden/compare_real.py.
 
 #include <cstdio>
 #include <exception>
@@ -15,8 +15,8 @@
 namespace {
 
 std::optional<kogia::Compute> parse_compute(const std::string& text) {
-  for (const kogia::Compute c :
-       {kogia::Compute::f32, kogia::Compute::bf16, kogia::Compute::int8, kogia::Compute::fp8}) {
+  for (const kogia::Compute c : {kogia::Compute::f32, kogia::Compute::bf16, kogia::Compute::int16,
+                                 kogia::Compute::int8, kogia::Compute::fp8}) {
     if (text == kogia::name(c)) return c;
   }
   return std::nullopt;
@@ -40,7 +40,7 @@ int run(const std::string& model, const std::string& ids_file, const std::string
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fputs("usage: logits_tool MODEL IDS_FILE [f32|bf16|int8|fp8|default]\n", stderr);
+    std::fputs("usage: logits_tool MODEL IDS_FILE [f32|bf16|int16|int8|fp8|default]\n", stderr);
     return 2;
   }
   try {

@@ -36,6 +36,7 @@ std::vector<Case> cases() {
     if (file.name.find("fp8") != std::string::npos) computes.push_back(Compute::fp8);
     if (blocks) {
       computes.push_back(Compute::bf16);
+      computes.push_back(Compute::int16);
       computes.push_back(Compute::int8);
     }
     for (const Isa isa : all_isas()) {
@@ -178,6 +179,8 @@ double rounding(Compute compute) {
       return 0;
     case Compute::bf16:
       return 0x1p-8;
+    case Compute::int16:
+      return 0.5 / 32767;
     case Compute::int8:
       return 0.5 / 127;
     case Compute::fp8:

@@ -106,10 +106,10 @@ void latent_score_group(const float* qt, Index q_pad, const float* keys, Index r
 }
 
 template <int kVecs>
-void latent_score_columns(const float* qt, Index q_pad, const float* keys, const AttentionTile& a,
-                          float* st) {
+void latent_score_columns(const float* qt, Index q_pad, const float* keys, Index n_keys,
+                          const AttentionTile& a, float* st) {
   constexpr int kKeys = kLanes == 16 ? 8 : 4;
-  for (Index t = 0; t < kPageTokens; t += kKeys) {
+  for (Index t = 0; t < n_keys; t += kKeys) {
     latent_score_group<kKeys, kVecs>(qt, q_pad, keys + t * a.row, a.row, a.k_dim, st + t * q_pad);
   }
 }
@@ -139,25 +139,36 @@ void to_f32(const std::uint16_t* src, float* dst, Index n) {  // n: a multiple o
 }
 
 void transpose_queries(const AttentionTile& a, Index q_pad, float* qt) {
-  for (Index i = 0; i < q_pad; ++i) {
-    const Index r = i / a.n_heads, h = i % a.n_heads;
-    const float* q = a.q + r * a.q_stride + h * a.k_dim;
-    for (Index d = 0; d < a.k_dim; ++d) qt[d * q_pad + i] = i < a.n_queries() ? q[d] : 0.0F;
+  const hn::RebindToSigned<F32> i32;
+  for (Index i = 0; i < q_pad; i += kLanes) {
+    const Index left = a.n_queries() - i < kLanes ? a.n_queries() - i : kLanes;
+    alignas(64) std::int32_t at[kLanes] = {};
+    for (Index j = 0; j < left; ++j) {
+      const Index r = (i + j) / a.n_heads, h = (i + j) % a.n_heads;
+      at[j] = static_cast<std::int32_t>(r * a.q_stride + h * a.k_dim);
+    }
+    const auto index = hn::Load(i32, at);
+    const auto there = hn::FirstN(kF32, static_cast<size_t>(left > 0 ? left : 0));
+    for (Index d = 0; d < a.k_dim; ++d) {
+      const auto q = hn::IfThenElseZero(there, hn::GatherIndex(kF32, a.q + d, index));
+      hn::StoreU(q, kF32, qt + d * q_pad + i);
+    }
   }
 }
 
-void latent_scores(const AttentionTile& a, const float* keys, const AttentionScratch& s) {
+// Of the first n_keys keys, at least.
+void latent_scores(const AttentionTile& a, const float* keys, Index n_keys,
+                   const AttentionScratch& s) {
   const Index q_pad = round_up(a.n_queries(), 16);
   Index i = 0;
   for (; i + 2 * kLanes <= q_pad; i += 2 * kLanes) {
-    latent_score_columns<2>(s.queries_t + i, q_pad, keys, a, s.scores_t + i);
+    latent_score_columns<2>(s.queries_t + i, q_pad, keys, n_keys, a, s.scores_t + i);
   }
   for (; i < q_pad; i += kLanes) {
-    latent_score_columns<1>(s.queries_t + i, q_pad, keys, a, s.scores_t + i);
+    latent_score_columns<1>(s.queries_t + i, q_pad, keys, n_keys, a, s.scores_t + i);
   }
   for (i = 0; i < a.n_queries(); ++i) {
-    for (Index t = 0; t < kPageTokens; ++t)
-      s.scores[i * kPageTokens + t] = s.scores_t[t * q_pad + i];
+    for (Index t = 0; t < n_keys; ++t) s.scores[i * kPageTokens + t] = s.scores_t[t * q_pad + i];
   }
 }
 
@@ -295,19 +306,21 @@ void block_partial(const AttentionTile& a, Index block, Index first, const Atten
   const auto* page = reinterpret_cast<const T*>(a.base + a.pages[block] * a.page_stride);
   const T* values = page + a.value_begin;
   constexpr bool kIsF32 = sizeof(T) == 4;
+  // Keys that some query sees, in eights as they are multiplied.
+  const Index n_keys = round_up(a.valid_keys(a.n_queries() - 1, block), 8);
   // Many queries: a block is decoded once for all of them.
   const bool decode = !kIsF32 && (a.latent || a.n_queries() > 2 * kGroup);
   const float *keys_f32 = nullptr, *values_f32 = nullptr;
   if constexpr (kIsF32) {
     keys_f32 = page, values_f32 = values;
   } else if (decode) {
-    to_f32(page, s.keys, kPageTokens * (a.latent ? a.row : a.k_dim));
+    to_f32(page, s.keys, a.latent ? n_keys * a.row : kPageTokens * a.k_dim);
     if (!a.latent) to_f32(values, s.values, kPageTokens * a.row);
     keys_f32 = s.keys, values_f32 = a.latent ? s.keys : s.values;
   }
 
   if (a.latent) {
-    latent_scores(a, keys_f32, s);
+    latent_scores(a, keys_f32, n_keys, s);
   } else if (keys_f32 != nullptr) {
     head_scores(a, keys_f32, first, s);
   } else {
@@ -352,7 +365,7 @@ HWY_INLINE void merge_blocks(const AttentionTile& a, Index begin, Index end,
 void attention_blocks(const AttentionTile& a, Index begin, Index end, const AttentionState& state,
                       float* scratch) {
 #ifdef __AVX512BF16__
-  if (a.bf16 && a.k_dim % 2 == 0) {
+  if (a.pairs) {
     const PairScratch s(a, scratch);
     round_queries(a, s);
     return merge_blocks(a, begin, end, state, s.part,

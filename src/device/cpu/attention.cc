@@ -61,6 +61,7 @@ void CpuAttention::cut_tiles(const AttentionArgs& a) {
       for (Index head = 0; head < a.n_heads; head += group) {
         for (Index h = 0; h < group; h += tile_heads) {
           AttentionTile t = make_tile(a, layout, seq, first_row, head + h);
+          t.pairs = pairs_ && t.bf16 && t.k_dim % 2 == 0;
           t.n_rows = std::min(tile_rows, seq.n_rows - first_row);
           t.n_heads = std::min(tile_heads, group - h);
           tiles_.push_back(t);

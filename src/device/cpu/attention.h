@@ -17,6 +17,8 @@ void cache_read(const CacheReadArgs& args, ThreadPool& pool);
 /// blocks. How it is cut never changes a bit (kernel_table.h). Holds scratch from call to call.
 class CpuAttention {
  public:
+  /// pairs: whether bf16 is multiplied by dot products, where the kernels have them.
+  explicit CpuAttention(bool pairs) : pairs_(pairs) {}
   void run(const AttentionArgs& args, const KernelTable& kernels, ThreadPool& pool);
 
  private:
@@ -24,6 +26,7 @@ class CpuAttention {
   void run_tiles(const KernelTable& kernels, ThreadPool& pool, bool alone);
   void run_blocks(const KernelTable& kernels, ThreadPool& pool);
 
+  bool pairs_;
   std::vector<AttentionTile> tiles_;
   Arena scratch_;
 };

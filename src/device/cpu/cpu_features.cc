@@ -26,6 +26,12 @@ Registers cpuid(std::uint32_t leaf, std::uint32_t subleaf) {
 
 bool bit(std::uint32_t word, int i) { return (word >> i & 1) != 0; }
 
+bool is_intel() {
+  const Registers vendor = cpuid(0, 0);
+  return vendor.ebx == signature_INTEL_ebx && vendor.ecx == signature_INTEL_ecx &&
+         vendor.edx == signature_INTEL_edx;
+}
+
 // Which registers the operating system saves on a switch (XCR0).
 std::uint64_t enabled_state() {
   std::uint32_t low, high;
@@ -69,6 +75,7 @@ CpuFeatures cpu_features() {
   f.avx512bitalg = zmm && bit(seven.ecx, 12);
   f.avx512vpopcntdq = zmm && bit(seven.ecx, 14);
   f.avx512bf16 = zmm && bit(seven_one.eax, 5);
+  f.slow_bf16 = f.avx512bf16 && is_intel();
 #endif
 #ifdef KOGIA_ARM_KERNELS
   const unsigned long capabilities = getauxval(AT_HWCAP);

@@ -19,6 +19,8 @@ struct CpuFeatures {
        avx512ifma = false, avx512vbmi = false, avx512vbmi2 = false, avx512vnni = false,
        avx512bitalg = false, avx512vpopcntdq = false, gfni = false, vaes = false,
        vpclmulqdq = false, avx512bf16 = false;
+  // bf16 dot products take four times as long as those of 16-bit whole numbers: Intel's do.
+  bool slow_bf16 = false;
   // 64-bit ARM: always; byte dot products (SDOT).
   bool neon = false, dotprod = false;
 };

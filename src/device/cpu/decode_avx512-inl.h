@@ -234,6 +234,34 @@ KOGIA_INLINE inline const __m512i* decode_pairs(const Tables<kCodes>& tables, Gr
   return buffer;
 }
 
+/// A pair of planes' codes as it is, without what stands above it.
+template <Codes kCodes>
+KOGIA_INLINE inline __m512i code_words(__m512i pair) {
+  constexpr int kBits = plane_bits(kCodes).low + plane_bits(kCodes).high;
+  return _mm512_and_si512(pair, _mm512_set1_epi16((1 << kBits) - 1));
+}
+
+/// Pairs of 16-bit codes: code - lowest, or of 8 bits the code.
+template <Codes kCodes>
+KOGIA_INLINE inline void decode_words(GroupAt at, __m512i* pairs) {
+  if constexpr (kCodes == Codes::q8) {
+    KOGIA_UNROLL
+    for (Index v = 0; v < 8; ++v) {
+      const __m512i bytes = _mm512_loadu_si512(at.low + v * 64);
+      __m512i* to = pairs + v / 2 * 4 + v % 2;
+      to[0] = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
+      to[2] = _mm512_srai_epi16(bytes, 8);
+    }
+  } else {
+    walk_planes<kCodes>(at, [&](const WordsOf<kCodes>& words, Index k) {
+      pairs[4 * k] = code_words<kCodes>(words.template pair<0>());
+      pairs[4 * k + 1] = code_words<kCodes>(words.template pair<1>());
+      pairs[4 * k + 2] = code_words<kCodes>(words.template pair<2>());
+      pairs[4 * k + 3] = code_words<kCodes>(words.template pair<3>());
+    });
+  }
+}
+
 /// Quads of codes without sign: code - lowest, or of 8 bits code + 128.
 template <Codes kCodes>
 KOGIA_INLINE inline void decode_quads(GroupAt at, __m512i* quads) {

@@ -41,6 +41,7 @@ struct AttentionTile {
   const std::int32_t* pages = nullptr;
   Index k_dim = 0, v_dim = 0, row = 0, value_begin = 0;  // in numbers; row: from value to value
   bool latent = false, bf16 = false;
+  bool pairs = false;  // bf16 by its dot products, q and weights rounded, where there are such
 
   Index n_queries() const { return n_rows * n_heads; }
   Index n_blocks() const { return ceil_div(first_pos + n_rows, kPageTokens); }

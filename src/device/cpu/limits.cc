@@ -154,6 +154,7 @@ std::uint64_t plain_read_by(const std::byte* p, Index n, ReadPattern pattern) {
 
 constinit const LimitLoops kPlainLimitLoops = {.f32 = {.products = 4 * kChains, .run = plain_f32},
                                                .bf16 = {},
+                                               .int16 = {},
                                                .int8 = {},
                                                .read = plain_read_by};
 
@@ -185,6 +186,7 @@ MachineLimits measure_limits(const LimitLoops& loops, ThreadPool& pool, const Pr
   measure_read(loops, pool, size, limits);
   limits.f32_gflop_s = peak(loops.f32, pool, size.pass_s);
   limits.bf16_gflop_s = peak(loops.bf16, pool, size.pass_s);
+  limits.int16_gop_s = peak(loops.int16, pool, size.pass_s);
   limits.int8_gop_s = peak(loops.int8, pool, size.pass_s);
   return limits;
 }

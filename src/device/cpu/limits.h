@@ -36,7 +36,7 @@ struct PeakLoop {
 
 /// The loops of one instruction set.
 struct LimitLoops {
-  PeakLoop f32, bf16, int8;
+  PeakLoop f32, bf16, int16, int8;
   /// The exclusive or of the 64-bit words of n bytes (a multiple of kReadStreams * kReadStep).
   std::uint64_t (*read)(const std::byte* p, Index n, ReadPattern pattern);
 };

@@ -103,6 +103,7 @@ std::uint64_t read_by(const std::byte* p, Index n, ReadPattern pattern) {
 
 constinit const LimitLoops kLimitLoops = {.f32 = {.products = 8 * kFloatChains, .run = f32},
                                           .bf16 = {},
+                                          .int16 = {},
                                           .int8 = {.products = 32 * kByteChains, .run = int8},
                                           .read = read_by};
 

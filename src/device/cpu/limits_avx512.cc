@@ -52,12 +52,14 @@ double bf16(Index rounds) {
   return total;
 }
 
-double int8(Index rounds) {
+/// Of whole numbers; add(sum, ones) is the instruction.
+template <class Add>
+KOGIA_INLINE inline double whole(Index rounds, __m512i ones, const Add& add) {
   __m512i sums[kChains];
   for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-  const __m512i ones = opaque(_mm512_set1_epi8(1));
+  ones = opaque(ones);
   for (Index r = 0; r < rounds; ++r) {
-    for (__m512i& sum : sums) sum = opaque(_mm512_dpbusd_epi32(sum, ones, ones));
+    for (__m512i& sum : sums) sum = opaque(add(sum, ones));
   }
   double total = 0;
   for (const __m512i sum : sums) {
@@ -66,6 +68,18 @@ double int8(Index rounds) {
     for (const std::int32_t lane : lanes) total += lane;
   }
   return total;
+}
+
+double int16(Index rounds) {
+  return whole(rounds, _mm512_set1_epi16(1), [](__m512i sum, __m512i ones) KOGIA_INLINE {
+    return _mm512_dpwssd_epi32(sum, ones, ones);
+  });
+}
+
+double int8(Index rounds) {
+  return whole(rounds, _mm512_set1_epi8(1), [](__m512i sum, __m512i ones) KOGIA_INLINE {
+    return _mm512_dpbusd_epi32(sum, ones, ones);
+  });
 }
 
 template <Index kStreams, bool kAhead>
@@ -109,6 +123,7 @@ std::uint64_t read_by(const std::byte* p, Index n, ReadPattern pattern) {
 
 constinit const LimitLoops kLimitLoops = {.f32 = {.products = 16 * kChains, .run = f32},
                                           .bf16 = {.products = 32 * kChains, .run = bf16},
+                                          .int16 = {.products = 32 * kChains, .run = int16},
                                           .int8 = {.products = 64 * kChains, .run = int8},
                                           .read = read_by};
 

@@ -25,6 +25,7 @@ struct MatrixOps {
   void (*linear)(std::span<const LinearArgs> products, ThreadPool& pool);
 };
 
-const MatrixOps& matrix_ops(Isa isa);
+/// slow_bf16: of the processor (cpu_features.h); it has a say in what is default.
+const MatrixOps& matrix_ops(Isa isa, bool slow_bf16);
 
 }  // namespace kogia

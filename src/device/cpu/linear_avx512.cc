@@ -1,18 +1,21 @@
-// Matrix products with AVX-512: its bf16 dot products, and VNNI for whole numbers.
+// Matrix products with AVX-512: its bf16 dot products, and VNNI for whole numbers of 8 and 16 bits.
 //
 // Roofline: one row is bound by reading the weights; many rows by the dot products (64 flops each,
-// 128 of bytes, 32 of an FMA). Either way a group of codes is decoded into L1 once for all rows of
-// the tile, and a block of rows × panels of sums stays in registers while the group's columns are
-// walked.
+// 128 of bytes, 32 of an FMA). Intel begins a bf16 dot product every other cycle and two of all
+// others in each, so that there 16 bits are four times as fast as whole numbers. Either way a group
+// of codes is decoded into L1 once for all rows of the tile, and a block of rows × panels of sums
+// stays in registers while the group's columns are walked.
 //
 // Order of an output's sum: group after group; within a group the columns in order (pairs of them
-// for bf16, exactly for int8) from zero; then acc = acc + scale · sum, and acc = acc + min · Σx. It
-// does not depend on the number of rows or panels that share the registers.
+// for bf16, exactly for whole numbers) from zero; then acc = acc + scale · sum, and acc = acc + min
+// · Σx. It does not depend on the number of rows or panels that share the registers.
 
 #include "device/cpu/decode_avx512-inl.h"
 
 namespace kogia::avx512 {
 namespace {
+
+constexpr Index kWholeSums = 3;  // of a group of x in whole numbers: d, d Σq, Σq
 
 // How a group's sums are scaled; [panels][16].
 struct GroupScales {
@@ -26,10 +29,11 @@ struct GroupScales {
 template <Products kProducts, Codes kCodesOf, ScaleType kScaleOf, bool kMinOf>
 struct Kind {
   static constexpr Products kBy = kProducts;
+  static constexpr bool kWhole = kBy == Products::int8 || kBy == Products::int16;
   static constexpr Codes kCodes = kCodesOf;  // of f32 products any, values come with their scales
   static constexpr ScaleType kScale = kScaleOf;
   static constexpr bool kScaled = kScale != ScaleType::none, kMin = kMinOf;
-  static constexpr Index kOfStep = kBy == Products::f32 ? 1 : kBy == Products::bf16 ? 2 : 4;
+  static constexpr Index kOfStep = kBy == Products::f32 ? 1 : kBy == Products::int8 ? 4 : 2;
 };
 
 /// What the products read of a group, in `buffer` or where the matrix keeps it.
@@ -40,6 +44,9 @@ KOGIA_INLINE inline const __m512i* decode(const PackedView& w, const Tables<K::k
     return decode_values(w, at, buffer);
   } else if constexpr (K::kBy == Products::bf16) {
     return decode_pairs<K::kCodes>(tables, at, buffer);
+  } else if constexpr (K::kBy == Products::int16) {
+    decode_words<K::kCodes>(at, buffer);
+    return buffer;
   } else {
     decode_quads<K::kCodes>(at, buffer);
     return buffer;
@@ -59,6 +66,8 @@ KOGIA_INLINE inline __m512i multiply_add(__m512i sum, __m512i w, float x) {
   const __m512 xs = _mm512_set1_ps(x), sums = _mm512_castsi512_ps(sum);
   if constexpr (kBy == Products::int8) {
     return _mm512_dpbusd_epi32(sum, w, _mm512_castps_si512(xs));
+  } else if constexpr (kBy == Products::int16) {
+    return _mm512_dpwssd_epi32(sum, w, _mm512_castps_si512(xs));
   } else if constexpr (kBy == Products::bf16) {
     return _mm512_castps_si512(
         _mm512_dpbf16_ps(sums, (__m512bh)w, (__m512bh)_mm512_castps_si512(xs)));
@@ -67,16 +76,16 @@ KOGIA_INLINE inline __m512i multiply_add(__m512i sum, __m512i w, float x) {
   }
 }
 
-/// What a group's sums of one row are scaled by besides the weights' scales: int8: d and d Σq, of
+/// What a group's sums of one row are scaled by besides the weights' scales: d and d Σq where
 /// x = d q; else Σx, if it is needed.
 template <class K>
 struct RowScales {
   __m512 scale, total;
   explicit KOGIA_INLINE inline RowScales(const float* x_sum)
       : scale(_mm512_setzero_ps()), total(_mm512_setzero_ps()) {
-    if constexpr (K::kBy == Products::int8) {
+    if constexpr (K::kWhole) {
       scale = _mm512_set1_ps(x_sum[0]);
-      if constexpr (K::kMin) total = _mm512_set1_ps(x_sum[0] * x_sum[1]);
+      if constexpr (K::kMin) total = _mm512_set1_ps(x_sum[1]);
     } else if constexpr (K::kMin) {
       total = _mm512_set1_ps(x_sum[0]);
     }
@@ -88,7 +97,7 @@ template <class K>
 KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, __m512i sum, const RowScales<K>& row,
                                       __m512 acc) {
   __m512 sums = _mm512_castsi512_ps(sum);
-  if constexpr (K::kBy == Products::int8) {
+  if constexpr (K::kWhole) {
     by.scale = _mm512_mul_ps(by.scale, row.scale);
     sums = _mm512_cvtepi32_ps(sum);
   }
@@ -96,13 +105,14 @@ KOGIA_INLINE inline __m512 add_scaled(ScaleMin by, __m512i sum, const RowScales<
   return K::kMin ? _mm512_fmadd_ps(by.min, row.total, acc) : acc;
 }
 
-/// What a sum of products begins with: quads have codes without sign, which are too large where
-/// the lowest is below zero, as it is where there is no minimum.
+/// What a sum of products begins with: codes have no sign there (of 8 bits only as quads), so that
+/// they are too large where the lowest is below zero, as it is where there is no minimum.
 template <class K>
 KOGIA_INLINE inline __m512i zero_sum(const PackedView& w, const float* x_sum) {
-  if constexpr (K::kBy != Products::int8 || K::kMin) return _mm512_setzero_si512();
+  constexpr bool kSigned = K::kBy == Products::int16 && K::kCodes == Codes::q8;
+  if constexpr (!K::kWhole || K::kMin || kSigned) return _mm512_setzero_si512();
   const int lowest = K::kCodes == Codes::q8 ? -128 : w.lowest;
-  return _mm512_set1_epi32(lowest * static_cast<int>(x_sum[1]));
+  return _mm512_set1_epi32(lowest * static_cast<int>(x_sum[2]));
 }
 
 /// acc[kRows][kPanels][16] += x · group.
@@ -137,27 +147,44 @@ KOGIA_INLINE inline void micro(const Group& group, const float* x, Index x_strid
   }
 }
 
-/// All rows of a tile: blocks of 8, then 4, 2 and 1.
+/// Calls use.template operator()<n>() for 1 to 8 rows.
+template <class Use>
+KOGIA_INLINE inline void for_rows(Index n, const Use& use) {
+  switch (n) {
+    case 1:
+      return use.template operator()<1>();
+    case 2:
+      return use.template operator()<2>();
+    case 3:
+      return use.template operator()<3>();
+    case 4:
+      return use.template operator()<4>();
+    case 5:
+      return use.template operator()<5>();
+    case 6:
+      return use.template operator()<6>();
+    case 7:
+      return use.template operator()<7>();
+    default:
+      return use.template operator()<8>();
+  }
+}
+
+/// All rows of a tile, in blocks of 8 (24 registers of sums) or, so that none is left with too few
+/// sums to hide the latency of a product, somewhat less: 9 rows are 5 and 4.
 template <class K, int kPanels>
 void add_group(const Group& group, const LinearTile& t, const float* x, const float* sums,
                float* acc) {
-  Index r = 0;
-  const auto x_of = [&] { return x + r * t.x_stride; };
-  const auto sums_of = [&] { return sums + r * t.sums_stride; };
-  const auto acc_of = [&] { return acc + r * kPanels * 16; };
-  if constexpr (kPanels < 4) {  // 24 registers of sums
-    for (; r + 8 <= t.rows; r += 8) {
-      micro<K, 8, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
-    }
-  }
-  for (; r + 4 <= t.rows; r += 4) {
-    micro<K, 4, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
-  }
-  for (; r + 2 <= t.rows; r += 2) {
-    micro<K, 2, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
-  }
-  for (; r < t.rows; ++r) {
-    micro<K, 1, kPanels>(group, x_of(), t.x_stride, sums_of(), t.sums_stride, acc_of());
+  constexpr Index kMost = kPanels < 4 ? 8 : 4;
+  for (Index r = 0, blocks = ceil_div(t.rows, kMost); blocks > 0; --blocks) {
+    const Index n = ceil_div(t.rows - r, blocks);
+    for_rows(n, [&]<int kRows>() {
+      if constexpr (kRows <= kMost) {
+        micro<K, kRows, kPanels>(group, x + r * t.x_stride, t.x_stride, sums + r * t.sums_stride,
+                                 t.sums_stride, acc + r * kPanels * 16);
+      }
+    });
+    r += n;
   }
 }
 
@@ -207,12 +234,13 @@ KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& 
       sum[r][i] = multiply_add<K::kBy>(sum[r][i], weights, xr);
     }
   };
-  if constexpr (K::kBy == Products::bf16 && K::kCodes < Codes::q8) {
+  if constexpr (K::kOfStep == 2 && K::kCodes < Codes::q8) {
     WordsOf<K::kCodes> words[kGroups];
     const auto add_pair = [&]<int kPair>(int k) KOGIA_INLINE {
       KOGIA_UNROLL
       for (int i = 0; i < kGroups; ++i) {
-        add(i, 4 * k + kPair, tables.value(words[i].template pair<kPair>()));
+        const __m512i pair = words[i].template pair<kPair>();
+        add(i, 4 * k + kPair, K::kWhole ? code_words<K::kCodes>(pair) : tables.value(pair));
       }
     };
     KOGIA_UNROLL
@@ -241,7 +269,7 @@ KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& 
 template <class K, int kRows>
 void run_rows(const LinearTile& t, Index panel, Stream& stream) {
   constexpr Index kSteps = group_columns(K::kCodes) / K::kOfStep;
-  constexpr Index kSums = K::kBy == Products::int8 ? 2 : 1;  // of a group
+  constexpr Index kSums = K::kWhole ? kWholeSums : 1;  // of a group
   const PackedView& w = *t.w;
   const Tables<K::kCodes> tables(w);
   __m512 acc[kRows];
@@ -309,7 +337,7 @@ void run_panels(const LinearTile& t, Index panel) {
     }
     add_group<K, kPanels>(group, t, x, sums, acc);
     x += group.steps;
-    if (sums != nullptr) sums += K::kBy == Products::int8 ? 2 : 1;
+    if (sums != nullptr) sums += K::kWhole ? kWholeSums : 1;
   }
   finish<kPanels>(t, panel, acc);
 }
@@ -328,7 +356,7 @@ void run_tile(const LinearTile& t) {
     if (t.rows == 3) return rows.template operator()<3>();
     if (t.rows == 4) return rows.template operator()<4>();
   }
-  const Index wide = t.rows >= 8 ? 3 : 4;
+  const Index wide = t.rows > 4 ? 3 : 4;
   for (Index panel = t.panel_begin; panel < t.panel_end;) {
     const Index n = t.panel_end - panel < wide ? t.panel_end - panel : wide;
     switch (n) {
@@ -353,6 +381,10 @@ void tile(const LinearTile& t) {
   if (w.products == Products::bf16) {
     for_layout(w, [&t]<Codes kCodes, ScaleType kScale, bool kMin>() {
       run_tile<Kind<Products::bf16, kCodes, kScale, kMin>>(t);
+    });
+  } else if (w.products == Products::int16) {
+    for_layout(w, [&t]<Codes kCodes, ScaleType kScale, bool kMin>() {
+      if constexpr (kCodes <= Codes::q8) run_tile<Kind<Products::int16, kCodes, kScale, kMin>>(t);
     });
   } else if (w.products == Products::int8) {
     for_layout(w, [&t]<Codes kCodes, ScaleType kScale, bool kMin>() {
@@ -381,16 +413,16 @@ KOGIA_INLINE inline __m512 round_bf16(__m512 x) {
                                               _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
 }
 
-// Per 32 columns: d = max|x| / 127, q = x / d to nearest even.
+// Per 32 columns: d = max|x| / most, q = x / d to nearest even.
 struct Quantised {
   __m512 q[2];
   float d;
 };
-KOGIA_INLINE inline Quantised quantise(const ActivationRow& a, Index c) {
+KOGIA_INLINE inline Quantised quantise(const ActivationRow& a, float most, Index c) {
   const __m512 x[2] = {load_some(a.x + c, a.n - c), load_some(a.x + c + 16, a.n - c - 16)};
   const float top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x[0]), _mm512_abs_ps(x[1])));
-  const __m512 inverse = _mm512_set1_ps(top > 0 ? 127 / top : 0);
-  Quantised to = {.q = {}, .d = top / 127};
+  const __m512 inverse = _mm512_set1_ps(top > 0 ? most / top : 0);
+  Quantised to = {.q = {}, .d = top / most};
   for (int i = 0; i < 2; ++i) {
     to.q[i] = _mm512_roundscale_ps(_mm512_mul_ps(x[i], inverse),
                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -401,38 +433,49 @@ KOGIA_INLINE inline Quantised quantise(const ActivationRow& a, Index c) {
 }
 
 // q d.
-void round_int8(const ActivationRow& a, float* out) {
+void round_whole(const ActivationRow& a, float most, float* out) {
   for (Index c = 0; c < a.n_padded; c += 32) {
-    const Quantised x = quantise(a, c);
+    const Quantised x = quantise(a, most, c);
     for (int i = 0; i < 2; ++i) {
       _mm512_storeu_ps(out + c + 16 * i, _mm512_mul_ps(x.q[i], _mm512_set1_ps(x.d)));
     }
   }
 }
 
-// q in the order of quads; d and Σq of each group.
+// q in the order of quads, or of 16 bits as columns come; d and Σq of each group.
 void quantise_row(const ActivationRow& a, std::byte* out) {
+  const bool bytes = a.form == Products::int8;
+  const float most = whole_limit(a.rounding);
   const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
   for (Index c = 0; c < a.n_padded; c += 32) {
-    const Quantised x = quantise(a, c);
+    const Quantised x = quantise(a, most, c);
     float sum[2];
     for (int i = 0; i < 2; ++i) {
-      const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.q[i]));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + c + 16 * i),
-                       _mm_shuffle_epi8(bytes, order));
+      const __m512i whole = _mm512_cvtps_epi32(x.q[i]);
+      std::byte* to = out + (c + 16 * i) * (bytes ? 1 : 2);
+      if (bytes) {
+        const __m128i q = _mm_shuffle_epi8(_mm512_cvtsepi32_epi8(whole), order);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), q);
+      } else {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtsepi32_epi16(whole));
+      }
       sum[i] = _mm512_reduce_add_ps(x.q[i]);
     }
-    float* to = a.sums + 2 * (c / a.group);
-    to[0] = x.d, to[1] = a.group == 32 ? sum[0] + sum[1] : sum[0];
-    if (a.group == 16) to[2] = x.d, to[3] = sum[1];
+    float* to = a.sums + kWholeSums * (c / a.group);
+    if (a.group == 32) sum[0] += sum[1];
+    for (Index i = 0; i < 32 / a.group; ++i, to += kWholeSums) {
+      to[0] = x.d, to[1] = x.d * sum[i], to[2] = sum[i];
+    }
   }
 }
 
 void round_row(const ActivationRow& a) {
   float* out = static_cast<float*>(a.out);
   std::uint16_t* out16 = static_cast<std::uint16_t*>(a.out);
-  if (a.form == Products::int8) return quantise_row(a, static_cast<std::byte*>(a.out));
-  if (a.rounding == Rounding::int8) return round_int8(a, out);
+  if (whole_limit(a.rounding) > 0) {
+    if (a.form == Products::f32) return round_whole(a, whole_limit(a.rounding), out);
+    return quantise_row(a, static_cast<std::byte*>(a.out));
+  }
   for (Index c = 0; c < a.n_padded; c += 16) {
     __m512 x = load_some(a.x + c, a.n - c);
     if (a.rounding == Rounding::bf16) x = round_bf16(x);
@@ -453,6 +496,6 @@ void round_row(const ActivationRow& a) {
 }  // namespace
 
 constinit const LinearKernels kLinearKernels = {
-    .bf16_products = true, .round_row = round_row, .tile = tile};
+    .pair_products = true, .whole_sums = kWholeSums, .round_row = round_row, .tile = tile};
 
 }  // namespace kogia::avx512

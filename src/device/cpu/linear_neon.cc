@@ -501,6 +501,6 @@ void round_row(const ActivationRow& a) {
 }  // namespace
 
 constinit const LinearKernels kLinearKernels = {
-    .bf16_products = false, .round_row = round_row, .tile = tile};
+    .pair_products = false, .whole_sums = 2, .round_row = round_row, .tile = tile};
 
 }  // namespace kogia::KOGIA_ISA

@@ -13,6 +13,7 @@
 #include "device/cpu/packed_matrix.h"
 #include "device/reference/matrix.h"
 #include "tensor/convert.h"
+#include "tensor/gguf_blocks.h"
 
 namespace kogia {
 namespace {
@@ -89,8 +90,10 @@ void check(const LinearArgs& a) {
   KOGIA_CHECK(a.rows == 0 || (a.x_stride >= a.w->cols() && a.y_stride >= a.w->rows()));
 }
 
+bool is_whole(Products form) { return form == Products::int8 || form == Products::int16; }
+
 bool needs_sums(const PackedView& w) {
-  return w.products == Products::int8 || (w.products == Products::bf16 && w.has_min);
+  return is_whole(w.products) || (w.products == Products::bf16 && w.has_min);
 }
 
 /// Which rounded x this product reads; a new one where no product before has it.
@@ -114,11 +117,11 @@ Index find_x(const LinearArgs& a, const PackedView& w, Scratch& s) {
 }
 
 Index values_of_word(Products form) {
-  return form == Products::f32 ? 1 : form == Products::bf16 ? 2 : 4;
+  return form == Products::f32 ? 1 : form == Products::int8 ? 4 : 2;
 }
 
 /// Gives each its place in the scratch; returns the numbers needed.
-Index place_xs(std::vector<RoundedX>& xs) {
+Index place_xs(std::vector<RoundedX>& xs, Index whole_sums) {
   Index n = 0;
   for (RoundedX& x : xs) {
     if (x.as_it_is()) continue;
@@ -127,7 +130,7 @@ Index place_xs(std::vector<RoundedX>& xs) {
     n += x.rows * x.stride;
     if (!x.with_sums) continue;
     x.sums_begin = n;
-    x.sums_stride = ceil_div(x.n_padded, x.group) * (x.form == Products::int8 ? 2 : 1);
+    x.sums_stride = ceil_div(x.n_padded, x.group) * (is_whole(x.form) ? whole_sums : 1);
     n += round_up(x.rows * x.sums_stride, 16);
   }
   return n;
@@ -146,6 +149,20 @@ void round_row_e4m3(const ActivationRow& a) {
   std::fill(out + a.n, out + a.n_padded, 0.0F);
 }
 
+// Per 32 columns: d = max|x| / 32767, q = x / d to nearest even; q d.
+void round_row_int16(const ActivationRow& a) {
+  float* out = static_cast<float*>(a.out);
+  for (Index b = 0; b < a.n; b += 32) {
+    const Index end = std::min(a.n, b + 32);
+    float top = 0;
+    for (Index i = b; i < end; ++i) top = std::max(top, std::fabs(a.x[i]));
+    const float most = whole_limit(Rounding::int16), d = top / most;
+    const float inverse = top > 0 ? most / top : 0;
+    for (Index i = b; i < end; ++i) out[i] = std::nearbyint(a.x[i] * inverse) * d;
+  }
+  std::fill(out + a.n, out + a.n_padded, 0.0F);
+}
+
 void round_rows(const RoundedX& x, Index begin, Index end, const LinearKernels& kernels,
                 float* numbers) {
   for (Index r = begin; r < end; ++r) {
@@ -158,7 +175,13 @@ void round_rows(const RoundedX& x, Index begin, Index end, const LinearKernels& 
         .form = x.form,
         .out = numbers + x.begin + r * x.stride,
         .sums = x.with_sums ? numbers + x.sums_begin + r * x.sums_stride : nullptr};
-    row.rounding == Rounding::e4m3 ? round_row_e4m3(row) : kernels.round_row(row);
+    if (row.rounding == Rounding::e4m3) {
+      round_row_e4m3(row);
+    } else if (row.rounding == Rounding::int16 && !kernels.pair_products) {
+      round_row_int16(row);
+    } else {
+      kernels.round_row(row);
+    }
   }
 }
 
@@ -201,7 +224,7 @@ void choose_order(Job& job, Index row_tasks, const RoundedX& x) {
 Index cut(Job& job, const RoundedX& x) {
   if (job.matrix->borrowed()) return cut_borrowed(job);
   const Index rows = std::min(job.args->rows, kTileRows);
-  const Index wide = rows >= 8 ? 3 : 4;  // panels that a kernel takes at once
+  const Index wide = rows > 4 ? 3 : 4;  // panels that a kernel takes at once
   const Index products = wide * kPanelRows * std::max<Index>(1, job.w->cols) * rows;
   // Large matrices in longer stretches: the next weights are prefetched by who will read them.
   const Index stretch = ceil_div(job.w->n_panels(), wide * kStretches);
@@ -284,7 +307,7 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool, const Linear
     n_products += a.rows * w.rows * w.cols;
     s.jobs.push_back(job);
   }
-  s.reserve(place_xs(s.xs));
+  s.reserve(place_xs(s.xs, kernels.whole_sums));
   round_all(s, kernels, pool);
 
   const auto run = [&s, &kernels](Index task, int) {
@@ -325,12 +348,12 @@ template <const LinearKernels& kKernels>
 struct Panels {
   static PackedView layout(const MatrixSource& source, const PackOptions& options, int variant) {
     reference::check_packable(source, options);
-    return panel_layout(source, options, kKernels.bf16_products, variant);
+    return panel_layout(source, options, kKernels.pair_products, variant);
   }
   static PackedForm packed_form(const MatrixSource& source, const PackOptions& options,
                                 std::optional<int> variant) {
     reference::check_packable(source, options);
-    const int chosen = variant ? *variant : panel_variant(source, options, kKernels.bf16_products);
+    const int chosen = variant ? *variant : panel_variant(source, options, kKernels.pair_products);
     return panel_form(source, layout(source, options, chosen), chosen);
   }
   static void pack_rows(const MatrixSource& source, const PackOptions& options,
@@ -377,9 +400,16 @@ Compute default_with_bf16(DType weights) {
   return is_block(weights) ? Compute::bf16 : reference::default_compute(weights);
 }
 
+// Where bf16 dot products are slow: in 16-bit whole numbers, but for codes that are looked up.
+Compute default_with_int16(DType weights) {
+  const bool whole = is_block(weights) && nibble_values(weights) == nullptr;
+  return whole ? Compute::int16 : default_with_bf16(weights);
+}
+
 constexpr MatrixOps kAvx2 = packed_ops<avx2::kLinearKernels>(reference::default_compute);
 constexpr MatrixOps kAvx2Vnni = packed_ops<avx2_vnni::kLinearKernels>(reference::default_compute);
 constexpr MatrixOps kAvx512 = packed_ops<avx512::kLinearKernels>(default_with_bf16);
+constexpr MatrixOps kAvx512Int16 = packed_ops<avx512::kLinearKernels>(default_with_int16);
 
 #endif
 
@@ -400,10 +430,10 @@ constexpr MatrixOps kReference = {.default_compute = reference::default_compute,
 
 }  // namespace
 
-const MatrixOps& matrix_ops([[maybe_unused]] Isa isa) {
+const MatrixOps& matrix_ops([[maybe_unused]] Isa isa, [[maybe_unused]] bool slow_bf16) {
 #ifdef KOGIA_X86_KERNELS
   if (isa == Isa::avx2) return cpu_features().avx_vnni ? kAvx2Vnni : kAvx2;
-  if (isa == Isa::avx512) return kAvx512;
+  if (isa == Isa::avx512) return slow_bf16 ? kAvx512Int16 : kAvx512;
 #endif
 #ifdef KOGIA_ARM_KERNELS
   if (isa == Isa::neon) return cpu_features().dotprod ? kNeonDot : kNeon;

@@ -41,6 +41,8 @@ Rounding rounding_of(Compute compute, DType weights) {
       break;
     case Compute::bf16:
       return weights == DType::f32 || weights == DType::f16 ? Rounding::none : Rounding::bf16;
+    case Compute::int16:
+      return Rounding::int16;
     case Compute::int8:
       return Rounding::int8;
     case Compute::fp8:
@@ -50,8 +52,8 @@ Rounding rounding_of(Compute compute, DType weights) {
 }
 
 /// Whether the products look codes up. Those of whole numbers multiply them as they are.
-bool looks_up(const PackOptions& options, bool bf16_products) {
-  return bf16_products && options.compute != Compute::int8;
+bool looks_up(const PackOptions& options, bool pair_products) {
+  return pair_products && options.compute != Compute::int8 && options.compute != Compute::int16;
 }
 
 Codes codes_of_format(const MatrixSource& s, bool transpose, bool look_up) {
@@ -313,24 +315,26 @@ PackRow packer_of(const MatrixSource& s, Codes codes) {
 
 }  // namespace
 
-int panel_variant(const MatrixSource& source, const PackOptions& options, bool bf16_products) {
-  const bool in_pairs = bf16_products && options.compute == Compute::bf16 && !options.transpose;
+int panel_variant(const MatrixSource& source, const PackOptions& options, bool pair_products) {
+  const bool in_pairs = pair_products && options.compute == Compute::bf16 && !options.transpose;
   return in_pairs && source.dtype == DType::q8_0 && !has_minus_128(source) ? 1 : 0;
 }
 
-PackedView panel_layout(const MatrixSource& source, const PackOptions& options, bool bf16_products,
+PackedView panel_layout(const MatrixSource& source, const PackOptions& options, bool pair_products,
                         int variant) {
-  const bool look_up = looks_up(options, bf16_products);
+  const bool look_up = looks_up(options, pair_products);
   PackedView v;
   v.rows = options.transpose ? source.cols : source.rows;
   v.cols = options.transpose ? source.rows : source.cols;
   v.codes = codes_of_format(source, options.transpose, look_up);
   v.group = group_columns(v.codes);
   v.rounding = rounding_of(options.compute, source.dtype);
-  if (v.rounding == Rounding::bf16 && bf16_products && v.codes != Codes::f32) {
+  if (v.rounding == Rounding::bf16 && pair_products && v.codes != Codes::f32) {
     v.products = Products::bf16;
   } else if (v.rounding == Rounding::int8 && in_planes(v.codes)) {
     v.products = Products::int8;
+  } else if (v.rounding == Rounding::int16 && in_planes(v.codes) && pair_products) {
+    v.products = Products::int16;
   }
   // Both are exact; the look-up that signs and magnitudes allow is twice as fast as conversions.
   if (v.products == Products::bf16 && v.codes == Codes::q8 && variant == 1) v.codes = Codes::s8;

@@ -8,11 +8,11 @@ namespace kogia {
 
 /// What of its values the layout of a matrix depends on: 1 for a Q8_0 without -128, whose codes can
 /// be signs and magnitudes, else 0. Where that matters it looks at all of the source.
-int panel_variant(const MatrixSource& source, const PackOptions& options, bool bf16_products);
+int panel_variant(const MatrixSource& source, const PackOptions& options, bool pair_products);
 
-/// The layout of a matrix: its view but for data and table. bf16_products: whether the kernels
+/// The layout of a matrix: its view but for data and table. pair_products: whether the kernels
 /// multiply bf16 pairs; without, codes are decoded to f32. Reads nothing of the source.
-PackedView panel_layout(const MatrixSource& source, const PackOptions& options, bool bf16_products,
+PackedView panel_layout(const MatrixSource& source, const PackOptions& options, bool pair_products,
                         int variant);
 
 /// Equal names mean equal bytes: kPanelsVersion, the format and all that places a code.

@@ -85,10 +85,15 @@ constexpr Index quad_column(Index i) {
 }
 
 /// How x is rounded before it is multiplied: device.h, Compute.
-enum class Rounding { none, bf16, int8, e4m3 };
+enum class Rounding { none, bf16, int8, int16, e4m3 };
 
-/// What is multiplied: decoded weights, pairs of bf16 codes, or quads of 8-bit codes.
-enum class Products { f32, bf16, int8 };
+/// The largest whole number of a row quantised so; 0: it is not.
+constexpr float whole_limit(Rounding rounding) {
+  return rounding == Rounding::int8 ? 127 : rounding == Rounding::int16 ? 32767 : 0;
+}
+
+/// What is multiplied: decoded weights, pairs of bf16 or 16-bit codes, or quads of 8-bit codes.
+enum class Products { f32, bf16, int16, int8 };
 
 struct PackedView {
   const std::byte* data = nullptr;
@@ -130,9 +135,9 @@ struct ActivationRow {
   Index n = 0, n_padded = 0, group = 32;
   Rounding rounding = Rounding::none;
   Products form = Products::f32;
-  void* out = nullptr;  // n_padded f32, bf16 or int8 values, zeros after n
-  /// Of each group of the rounded x its sum; int8: the scale and the sum of the whole numbers, one
-  /// after the other. Null: not needed.
+  void* out = nullptr;  // n_padded f32, bf16, int16 or int8 values, zeros after n
+  /// Of each group of the rounded x its sum; whole numbers: the scale d, d Σq (only if
+  /// LinearKernels::whole_sums is 3) and Σq, one after the other. Null: not needed.
   float* sums = nullptr;
 };
 
@@ -142,7 +147,7 @@ inline constexpr Index kTileRows = 64;
 struct LinearTile {
   const PackedView* w = nullptr;
   Index panel_begin = 0, panel_end = 0;
-  const float* x = nullptr;  // f32, pairs of bf16 or quads of int8
+  const float* x = nullptr;  // f32, pairs of bf16 or int16, or quads of int8
   Index x_stride = 0;        // in units of 4 bytes
   const float* sums = nullptr;
   Index sums_stride = 0;
@@ -154,7 +159,8 @@ struct LinearTile {
 };
 
 struct LinearKernels {
-  bool bf16_products;  // whether Products::bf16 is understood
+  bool pair_products;  // whether Products::bf16 and int16 are understood
+  Index whole_sums;    // numbers in ActivationRow::sums for a group of whole numbers
   void (*round_row)(const ActivationRow& row);
   void (*tile)(const LinearTile& tile);
 };

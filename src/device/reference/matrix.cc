@@ -46,7 +46,7 @@ void check_source(const MatrixSource& s) {
               (s.scale_cols == ceil_div(s.cols, s.block_cols) && s.first_row >= 0));
 }
 
-double round_trip_int8(float x, float inverse, float d) {
+double round_trip(float x, float inverse, float d) {
   return static_cast<double>(std::nearbyint(x * inverse)) * static_cast<double>(d);
 }
 
@@ -91,7 +91,7 @@ Compute default_compute(DType weights) {
 bool supports(DType weights, Compute compute) {
   const bool plain = weights == DType::f32 || weights == DType::f16 || weights == DType::bf16;
   if (!plain && !is_fp8(weights) && !is_block(weights)) return false;
-  if (compute == Compute::int8) return is_block(weights);
+  if (compute == Compute::int8 || compute == Compute::int16) return is_block(weights);
   return compute != Compute::fp8 || is_fp8(weights);
 }
 
@@ -116,14 +116,16 @@ void round_activations(Compute compute, DType weights, const float* x, double* r
   } else if (compute == Compute::bf16) {
     for (Index i = 0; i < n; ++i) rounded[i] = static_cast<double>(round_bf16(x[i]));
   } else {
-    const Index block = compute == Compute::int8 ? 32 : 128;
+    const bool whole = compute == Compute::int8 || compute == Compute::int16;
+    const Index block = whole ? 32 : 128;
     for (Index b = 0; b < n; b += block) {
       const Index end = std::min(n, b + block);
       float top = 0;
       for (Index i = b; i < end; ++i) top = std::max(top, std::fabs(x[i]));
-      if (compute == Compute::int8) {
-        const float d = top / 127, inverse = top > 0 ? 127 / top : 0;
-        for (Index i = b; i < end; ++i) rounded[i] = round_trip_int8(x[i], inverse, d);
+      if (whole) {
+        const float most = compute == Compute::int8 ? 127 : 32767;
+        const float d = top / most, inverse = top > 0 ? most / top : 0;
+        for (Index i = b; i < end; ++i) rounded[i] = round_trip(x[i], inverse, d);
       } else {
         const float s = std::max(top, 1e-4F) / 448;
         for (Index i = b; i < end; ++i) {

@@ -38,8 +38,8 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool);
 /// Row r of a source as values (scales applied); dst has source.cols numbers.
 void decode_row(const MatrixSource& source, Index r, float* dst);
 
-/// The x that the products really see, as values: rounded to bf16; or quantised to int8 per 32
-/// columns (d = max|x| / 127, q = x / d to nearest even) or to e4m3 per 128 columns
+/// The x that the products really see, as values: rounded to bf16; or quantised to int8 or int16
+/// per 32 columns (d = max|x| / 127 or 32767, q = x / d to nearest even) or to e4m3 per 128 columns
 /// (s = max(max|x|, 1e-4) / 448), and multiplied back.
 void round_activations(Compute compute, DType weights, const float* x, double* rounded, Index n);
 
