@@ -14,6 +14,10 @@ if(simdjson_VERSION VERSION_LESS 3)
 endif()
 find_package(CLI11 2 REQUIRED)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+if(KOGIA_TEXT)  # corpora come packed
+  find_package(ZLIB REQUIRED)
+  pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+endif()
 
 # xxHash 0.8: one header for every processor, so that of the building system serves a cross build too;
 # it is copied because the folder it lies in holds the system's own headers.

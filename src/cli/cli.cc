@@ -22,6 +22,7 @@ constexpr std::array kCommands{
     Command{"pull", "fetches a model from the Hugging Face hub", pull_command},
     Command{"inspect", "what a checkpoint holds and what it needs", inspect_command},
     Command{"tokenize", "standard input to token ids", tokenize_command},
+    Command{"tokenizer", "learns a vocabulary from text", tokenizer_command},
     Command{"perplexity", "how well a model predicts a text", perplexity_command},
     Command{"quantize", "a checkpoint again with smaller weights", quantize_command},
     Command{"bench", "prefill and decode speed", bench_command},

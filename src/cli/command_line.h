@@ -34,8 +34,11 @@ struct OptionRow {
 struct Positional {
   std::string name;  // "MODEL"
   std::string help;
-  Target target;  // std::string*: must be given; std::optional<std::string>*: may be left out
+  /// std::string*: must be given; std::optional<std::string>*: may be left out;
+  /// std::vector<std::string>*, of the last one: all words that are left, at least one
+  Target target;
 };
+bool is_required(const Positional& positional);
 
 struct OptionGroup {
   std::string title;  // "Sampling"

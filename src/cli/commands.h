@@ -11,6 +11,7 @@ int chat_command(Arguments arguments);
 int pull_command(Arguments arguments);
 int inspect_command(Arguments arguments);
 int tokenize_command(Arguments arguments);
+int tokenizer_command(Arguments arguments);
 int perplexity_command(Arguments arguments);
 int quantize_command(Arguments arguments);
 int bench_command(Arguments arguments);

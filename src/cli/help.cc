@@ -30,11 +30,15 @@ std::string left_column(const OptionRow& row) {
 
 }  // namespace
 
+bool is_required(const Positional& p) {
+  return !std::holds_alternative<std::optional<std::string>*>(p.target);
+}
+
 std::string help_text(const CommandLine& line) {
   std::string usage = "usage: kogia " + line.name;
   for (const Positional& p : line.positionals) {
-    const bool required = std::holds_alternative<std::string*>(p.target);
-    usage += required ? " " + p.name : " [" + p.name + "]";
+    usage += is_required(p) ? " " + p.name : " [" + p.name + "]";
+    if (std::holds_alternative<std::vector<std::string>*>(p.target)) usage += "...";
   }
   std::string out = usage + " [FLAG...]\n\n" + wrap(line.summary, kWidth, 0) + "\n";
   if (!line.positionals.empty()) out += "\nArguments\n";

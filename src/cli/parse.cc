@@ -155,22 +155,27 @@ std::vector<std::string> all_flags(const CommandLine& line) {
               "kogia {} has no flag '{}'", line.name, flag);
 }
 
+bool takes_many(const Positional& p) {
+  return std::holds_alternative<std::vector<std::string>*>(p.target);
+}
+
 void place_words(const CommandLine& line, const std::vector<std::string>& words) {
   for (std::size_t i = 0; i < words.size(); ++i) {
-    if (i >= line.positionals.size()) {
+    // A list takes all that is left.
+    const bool rest = i >= line.positionals.size() && !line.positionals.empty() &&
+                      takes_many(line.positionals.back());
+    if (i >= line.positionals.size() && !rest) {
       usage_error("put quotes around a text that holds spaces",
                   "kogia {} takes {} argument{}, found one more: '{}'", line.name,
                   line.positionals.size(), line.positionals.size() == 1 ? "" : "s", words[i]);
     }
-    const OptionRow row{.flags = line.positionals[i].name,
-                        .value = {},
-                        .help = {},
-                        .target = line.positionals[i].target};
+    const Positional& place = rest ? line.positionals.back() : line.positionals[i];
+    const OptionRow row{.flags = place.name, .value = {}, .help = {}, .target = place.target};
     std::visit(Reader(row, words[i]), row.target);
   }
   for (std::size_t i = words.size(); i < line.positionals.size(); ++i) {
     const Positional& missing = line.positionals[i];
-    if (!std::holds_alternative<std::string*>(missing.target)) continue;
+    if (!is_required(missing)) continue;
     usage_error(line.examples.empty() ? std::string() : "for example: " + line.examples[0],
                 "kogia {} needs {}: {}", line.name, missing.name, missing.help);
   }
