@@ -205,40 +205,6 @@ INSTANTIATE_TEST_SUITE_P(Models, Batches,
                            return name;
                          });
 
-// S11: secrets behind a common beginning; two texts that differ in their first token alone.
-TEST(Batcher, NoAnswerHoldsAnothersWords) {
-  const auto engine = open("v3", 384, 12 * 64);
-  const auto solo_engine = open("v3", 384);
-  Batcher batcher(*engine, {.step_tokens = 64, .planned_tokens = 8});
-  std::vector<std::vector<TokenId>> prompts;
-  for (std::uint64_t client = 0; client < 8; ++client) {
-    auto prompt = random_ids(1, 150);
-    const auto secret = random_ids(100 + client, 40);
-    prompt.insert(prompt.end(), secret.begin(), secret.end());
-    prompts.push_back(prompt);
-  }
-  prompts.push_back(prompts[0]);
-  prompts.back()[0] = (prompts[0][0] + 1) % 60;
-  std::vector<Generation> alone;
-  for (std::size_t p = 0; p < prompts.size(); ++p) {
-    Batcher solo(*solo_engine, {.reuse_prefixes = false});
-    alone.push_back(generate(solo, prompts[p], drawing(12, p, 1)));
-  }
-  const int n_rounds = kTsan ? 3 : 40;
-  for (int round = 0; round < n_rounds; ++round) {
-    for (std::size_t p = 0; p < prompts.size(); ++p) {
-      const RequestId id = batcher.submit({.prompt = prompts[p], .options = drawing(12, p, 1)},
-                                          {.on_done = [&, p](const Generation& g) {
-                                            if (g.finish_reason == FinishReason::kCancelled) return;
-                                            expect_same(g, alone[p], "client " + std::to_string(p));
-                                          }});
-      if ((round + static_cast<int>(p)) % 7 == 3) batcher.cancel(id);
-    }
-    batcher.run();
-  }
-  EXPECT_GT(batcher.stats().n_cached_tokens, 0);
-}
-
 TEST(Batcher, OnePromptSixteenTimesIsComputedOnceAndTheSamplesDiffer) {
   const auto engine = open("v3", 256);
   Batcher batcher(*engine, {});

@@ -22,6 +22,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// ThreadSanitizer makes a step ten times as slow.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+constexpr std::uint64_t kRounds = 20;
+#else
+constexpr std::uint64_t kRounds = 200;
+#endif
+#else
+constexpr std::uint64_t kRounds = 200;
+#endif
+
 /// A process: an engine, a store and a batcher of its own.
 struct Process {
   explicit Process(const std::string& model, const fs::path& folder, Index cache_tokens = 0)
@@ -152,6 +163,56 @@ TEST_P(Tiers, ASavedSessionGoesOnInAnotherProcess) {
   expect_same(g, expected);
   EXPECT_THROW(save_session(*other.engine, other.batcher.prefixes(), file, "", random_ids(5, 300)),
                Error);
+}
+
+// S11: secrets behind a common beginning, two texts that differ in their first token alone, a cache
+// for three of nine, cancels, and pages that come back from disk.
+TEST_P(Tiers, NoAnswerHoldsAnothersWords) {
+  Process process(GetParam(), folder_.path(), 1024);
+  std::vector<std::vector<TokenId>> prompts;
+  for (std::uint64_t client = 0; client < 8; ++client) {
+    prompts.push_back(random_ids(1, 250));
+    for (const TokenId id : random_ids(100 + client, 40)) prompts.back().push_back(id);
+  }
+  prompts.push_back(prompts[0]);
+  prompts.back()[0] = (prompts[0][0] + 1) % 60;
+  const auto how = [](std::size_t p) {
+    return GenerateOptions{.sampling = {.temperature = 0.7, .seed = 3},
+                           .max_tokens = 12,
+                           .ignore_eos = true,
+                           .prompt_key = p};
+  };
+  std::vector<Generation> alone;
+  for (std::size_t p = 0; p < prompts.size(); ++p) {
+    Batcher solo(*process.engine, {.reuse_prefixes = false});
+    alone.push_back(generate(solo, prompts[p], how(p)));
+  }
+  const Philox random(8);
+  Index n_done = 0;
+  for (std::uint64_t round = 0; round < kRounds; ++round) {
+    for (std::size_t p = 0; p < prompts.size(); ++p) {
+      const RequestId id = process.batcher.submit(
+          {.prompt = prompts[p], .options = how(p)}, {.on_done = [&, p](const Generation& g) {
+            if (g.finish_reason == FinishReason::kCancelled) return;
+            ++n_done;
+            EXPECT_EQ(g.ids, alone[p].ids) << "client " << p;
+            EXPECT_EQ(g.logprobs, alone[p].logprobs) << "client " << p;
+          }});
+      for (std::uint64_t n = random.below(4, 100 * round + 2 * p); n > 0; --n) {
+        process.batcher.step();
+      }
+      if (random.below(7, 100 * round + 2 * p + 1) == 0) process.batcher.cancel(id);
+    }
+    process.batcher.run();
+    process.batcher.check_pages();
+    if (round % 10 == 3) {
+      process.store->flush();
+      process.batcher.prefixes().clear();
+    }
+    if (HasFailure()) FAIL() << "in round " << round;
+  }
+  EXPECT_GT(n_done, static_cast<Index>(6 * kRounds));
+  EXPECT_GT(process.store->stats().n_loaded, 5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Tiers, testing::Values("qwen2", "v3"),
