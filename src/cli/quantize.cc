@@ -1,5 +1,7 @@
 // kogia quantize: a checkpoint again with smaller weights.
 
+#include "infer/quantize.h"
+
 #include <filesystem>
 #include <optional>
 
@@ -13,14 +15,13 @@
 #include "cli/flags.h"
 #include "cli/hub_flags.h"
 #include "cli/output.h"
-#include "formats/quantize_checkpoint.h"
 
 namespace kogia::cli {
 namespace {
 
 struct QuantizeFlags {
   std::string source, type, target, imatrix;
-  bool json = false;
+  bool mtp = false, json = false;
   EngineFlags engine;
   std::uint64_t unused_seed = 0;
 };
@@ -35,17 +36,21 @@ CommandLine describe(QuantizeFlags& f) {
           "DeepSeek's FP8 files. Streams: a model need not fit into memory.",
       .positionals =
           {{"SRC",
-            "a .gguf file; for FP8 a folder as Hugging Face lays it out; or the name of a "
-            "pulled repository that holds such a one",
+            "a folder, a .safetensors or a .gguf file, of any type, or the name of a pulled "
+            "repository that holds such a one",
             &f.source},
            {"TYPE", fmt::format("{}", fmt::join(quantization_names(), ", ")), &f.type},
            {"DST", "the .gguf file to write; for FP8 a folder to make", &f.target}},
-      .groups = {{"Quality",
+      .groups = {{"Quantisation",
                   {{.flags = "--imatrix",
                     .value = "FILE",
                     .help = "an importance matrix of llama.cpp (.gguf or .dat): errors count as "
                             "much as the columns they are in",
-                    .target = &f.imatrix}}},
+                    .target = &f.imatrix},
+                   {.flags = "--mtp",
+                    .value = {},
+                    .help = "keep a folder's multi-token prediction layers in a GGUF",
+                    .target = &f.mtp}}},
                  {"Output",
                   {{.flags = "--json",
                     .value = {},
@@ -55,6 +60,7 @@ CommandLine describe(QuantizeFlags& f) {
                  unused},
       .examples = {"kogia quantize model-f16.gguf Q4_K model-q4_k.gguf",
                    "kogia quantize model-f16.gguf Q4_0 model-q4_0.gguf --imatrix imatrix.gguf",
+                   "kogia quantize deepseek-fp8 Q4_K deepseek-q4_k.gguf",
                    "kogia quantize deepseek-bf16 FP8 deepseek-fp8"}};
 }
 
@@ -73,6 +79,10 @@ void check_places(const QuantizeFlags& f, Quantization type) {
       throw Error(ErrorCode::kUsage,
                   "--imatrix is about blocks with scales that are searched for; FP8 has none");
     }
+    if (f.target.ends_with(".gguf")) {
+      throw_error(ErrorCode::kUsage, "DST is '{}', expected the name of a folder: FP8 is no GGUF",
+                  f.target);
+    }
   } else if (!f.target.ends_with(".gguf")) {
     throw_error(ErrorCode::kUsage,
                 "DST is '{}', expected a name that ends in .gguf: {} is a type "
@@ -82,20 +92,6 @@ void check_places(const QuantizeFlags& f, Quantization type) {
   std::error_code error;
   if (std::filesystem::equivalent(f.source, f.target, error)) {
     throw_error(ErrorCode::kUsage, "DST is SRC: {}", f.target);
-  }
-}
-
-void check_source(const Checkpoint& source, Quantization type) {
-  const bool is_gguf = source.gguf() != nullptr;
-  if (type == Quantization::kFp8 && is_gguf) {
-    throw Error(ErrorCode::kUnsupported,
-                source.path() + ": is a GGUF; FP8 is a format of Hugging Face folders",
-                "take the folder that it was made from");
-  }
-  if (type != Quantization::kFp8 && !is_gguf) {
-    throw Error(ErrorCode::kUnsupported,
-                source.path() + ": is a Hugging Face folder; this type is one of GGUF files",
-                "make a GGUF of it first, in BF16 or F16");
   }
 }
 
@@ -114,6 +110,8 @@ void say_what_was_done(const QuantizeFlags& f, const QuantizeReport& r) {
       write_note("not in the importance matrix: " + some(r.without_importance));
     if (!r.fallbacks.empty())
       write_note("rows that 256 does not divide have another type: " + some(r.fallbacks));
+    if (r.left_out_mtp)
+      write_note("the multi-token prediction layers are left out: --mtp keeps them");
     if (r.n_requantized > 0)
       write_note(fmt::format("{} tensors were quantised already: better take the original",
                              r.n_requantized));
@@ -143,20 +141,18 @@ int quantize_command(Arguments arguments) {
   check_places(f, type);
   const InterruptGuard ctrl_c;
   const auto source = Checkpoint::open(f.source);
-  check_source(*source, type);
   std::optional<ImportanceMatrix> importance;
   if (!f.imatrix.empty()) importance = ImportanceMatrix::open(f.imatrix);
 
   std::optional<Progress> progress;
   QuantizeOptions options{.target = type,
                           .importance = importance ? &*importance : nullptr,
+                          .mtp = f.mtp,
                           .n_threads = static_cast<int>(f.engine.threads)};
   if (!f.engine.quiet) {
     options.on_progress = shown_bytes(progress, "quantising");
   }
-  const QuantizeReport report = type == Quantization::kFp8
-                                    ? quantize_fp8_folder(*source, f.target, options)
-                                    : quantize_gguf(*source, f.target, options);
+  const QuantizeReport report = quantize_checkpoint(*source, f.target, options);
   progress.reset();
   say_what_was_done(f, report);
   return 0;

@@ -1,16 +1,10 @@
 #include "infer/convert.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "base/error.h"
-#include "formats/gguf.h"
-#include "formats/gguf_writer.h"
-#include "formats/hf_config.h"
 #include "formats/quantize_types.h"
-#include "formats/safetensors_writer.h"
-#include "infer/converted_text.h"
-#include "model/config_write.h"
+#include "infer/model_files.h"
 #include "tensor/convert.h"
 #include "tensor/quantize.h"
 
@@ -37,21 +31,6 @@ void check_target(const Checkpoint& source, const fs::path& target) {
   }
 }
 
-DType gguf_type(const TargetTensor& t, std::optional<DType> wanted) {
-  switch (t.use) {
-    case TensorUse::kVector:
-    case TensorUse::kRouter:
-    case TensorUse::kRouterBias:
-      return DType::f32;
-    default:
-      break;
-  }
-  const DType type = wanted.value_or(t.dtype);
-  if (!can_encode(type) && type != t.source_dtype()) return DType::bf16;
-  // A stored block type whose rows are laid otherwise in the target may not fit.
-  return type_that_fits(type, t.cols());
-}
-
 /// All values of a small tensor are held by `dtype` exactly.
 bool holds_exactly(const TargetTensor& t, DType dtype) {
   std::vector<float> x(static_cast<std::size_t>(t.rows() * t.cols()));
@@ -60,18 +39,6 @@ bool holds_exactly(const TargetTensor& t, DType dtype) {
     return (dtype == DType::bf16 ? round_bf16(v) : round_f16(v)) == v;
   };
   return dtype == DType::f32 || std::ranges::all_of(x, kept);
-}
-
-/// The type most of the weights are in: what torch_dtype says.
-DType main_type(const std::vector<TargetTensor>& targets) {
-  std::map<DType, Index> sizes;
-  for (const TargetTensor& t : targets) {
-    if (t.use == TensorUse::kMatrix || t.use == TensorUse::kEmbedding) {
-      sizes[is_block(t.dtype) ? DType::bf16 : t.dtype] += t.rows() * t.cols();
-    }
-  }
-  const auto most = std::ranges::max_element(sizes, {}, [](const auto& s) { return s.second; });
-  return most == sizes.end() ? DType::bf16 : most->first;
 }
 
 /// A GGUF widened norms and routers to f32: they go back to the model's type where that loses
@@ -103,40 +70,32 @@ ConvertReport report_of(const std::vector<TargetTensor>& targets) {
   return report;
 }
 
-RewriteOptions rewrite_options(const ConvertOptions& options) {
-  return {.n_threads = options.n_threads, .on_progress = options.on_progress};
+FileOptions file_options(const ConvertOptions& options, bool mtp) {
+  // What no block and no scale can hold would become something else in silence.
+  const bool finite = options.type && is_block(*options.type);
+  return {
+      .mtp = mtp,
+      .tokenizer = options.tokenizer,
+      .max_shard_bytes = options.max_shard_bytes,
+      .rewrite = {
+          .n_threads = options.n_threads, .on_progress = options.on_progress, .finite = finite}};
 }
 
-ConvertReport write_gguf(const Checkpoint& source, const ModelConfig& config,
-                         const fs::path& target, const ConvertOptions& options) {
-  std::vector<TargetTensor> targets = plan_gguf(source, config, options.mtp);
+ConvertReport to_gguf(const Checkpoint& source, const ModelConfig& config, const fs::path& target,
+                      const ConvertOptions& options) {
+  const bool has = has_mtp(source, config), mtp = options.mtp && has;
+  std::vector<TargetTensor> targets = plan_gguf(source, config, mtp);
   for (TargetTensor& t : targets) t.dtype = gguf_type(t, options.type);
-  if (const auto divisors = rope_divisors(config.rope); !divisors.empty()) {
-    targets.push_back({.name = "rope_freqs.weight",
-                       .shape = {static_cast<Index>(divisors.size())},
-                       .use = TensorUse::kVector,
-                       .pieces = {},
-                       .values = divisors});
-  }
   ConvertReport report = report_of(targets);
-  report.left_out_mtp = !options.mtp && has_mtp(source, config);
-
-  const std::optional<ConvertedText> text =
-      options.tokenizer ? read_text(source, config.vocab_size) : std::nullopt;
-  GgufWriter writer(target);
-  set_gguf_architecture(writer, config, options.mtp && has_mtp(source, config));
-  writer.set("general.name", model_name(source));
-  writer.set("general.file_type", gguf_file_type(options.type.value_or(main_type(targets))));
-  writer.set("general.quantization_version", std::uint32_t{2});
-  set_gguf_tokenizer(writer, text ? &*text : nullptr);
-  write_tensors(source, targets, writer, rewrite_options(options));
-  writer.commit();
-  report.has_tokenizer = text.has_value();
+  report.left_out_mtp = has && !mtp;
+  const std::uint32_t type = gguf_file_type(options.type.value_or(main_type(targets)));
+  report.has_tokenizer =
+      write_gguf_file(source, config, targets, type, target, file_options(options, mtp));
   return report;
 }
 
-ConvertReport write_folder(const Checkpoint& source, ModelConfig config, const fs::path& target,
-                           const ConvertOptions& options) {
+ConvertReport to_folder(const Checkpoint& source, const ModelConfig& config, const fs::path& target,
+                        const ConvertOptions& options) {
   if (options.type && (is_block(*options.type) || *options.type == DType::f8_e4m3)) {
     throw Error(ErrorCode::kUsage,
                 fmt::format("a folder of safetensors cannot hold {}", name(*options.type)),
@@ -144,35 +103,10 @@ ConvertReport write_folder(const Checkpoint& source, ModelConfig config, const f
   }
   std::vector<TargetTensor> targets = plan_folder(source, config, true);
   choose_folder_types(targets, options.type, source.gguf() != nullptr);
-  if (!has_mtp(source, config)) config.num_nextn_predict_layers = 0;
   ConvertReport report = report_of(targets);
-
-  const std::optional<ConvertedText> text =
-      options.tokenizer ? read_text(source, config.vocab_size) : std::nullopt;
-  ConfigExtras extras = config_extras(source, text ? &*text : nullptr);
-  extras.torch_dtype = main_type(targets);
-  SafetensorsWriter writer(target, options.max_shard_bytes);
-  writer.add_text("config.json", official_config_json(config, extras));
-  if (options.tokenizer) add_tokenizer_files(writer, source, text ? &*text : nullptr);
-  write_tensors(source, targets, writer, rewrite_options(options));
-  writer.commit();
-  report.has_tokenizer = text.has_value();
+  report.has_tokenizer =
+      write_folder_files(source, config, targets, target, file_options(options, true));
   return report;
-}
-
-/// llama3's scaling lies in a tensor of a GGUF.
-void read_rope_freqs(const Checkpoint& source, ModelConfig& config) {
-  const TensorEntry* freqs = source.gguf() ? source.find("rope_freqs.weight") : nullptr;
-  if (freqs == nullptr) return;
-  const std::vector<Index> expected = {config.rope.dims / 2};
-  if (freqs->view.dtype != DType::f32 || freqs->view.shape != expected) {
-    throw_error(ErrorCode::kInvalid, "{}: rope_freqs.weight is no f32 [{}]", freqs->file,
-                expected[0]);
-  }
-  std::vector<float> divisors(static_cast<std::size_t>(expected[0]));
-  dequantize_row(DType::f32, freqs->view.data, divisors.data(), expected[0]);
-  if (std::ranges::all_of(divisors, [](float d) { return d == 1; })) return;
-  config.rope = llama3_rope_of(config.rope, divisors, freqs->file);
 }
 
 }  // namespace
@@ -183,10 +117,9 @@ ConvertReport convert_checkpoint(const Checkpoint& source, const fs::path& targe
   if (options.type && std::ranges::find(kTypes, *options.type) == std::end(kTypes)) {
     throw_error(ErrorCode::kUsage, "{} cannot be written", name(*options.type));
   }
-  ModelConfig config = ModelConfig::from_checkpoint(source);
-  read_rope_freqs(source, config);
-  return is_gguf_path(target) ? write_gguf(source, config, target, options)
-                              : write_folder(source, config, target, options);
+  const ModelConfig config = config_of(source);
+  return is_gguf_path(target) ? to_gguf(source, config, target, options)
+                              : to_folder(source, config, target, options);
 }
 
 std::vector<std::string> convert_types() {

@@ -265,6 +265,12 @@ std::string official_config_json(const ModelConfig& c, const ConfigExtras& extra
   j["tie_word_embeddings"] = c.tie_word_embeddings;
   j["torch_dtype"] = torch_name(extras.torch_dtype);
   j["use_cache"] = true;
+  if (extras.fp8) {
+    j["quantization_config"] = {{"activation_scheme", "dynamic"},
+                                {"fmt", "e4m3"},
+                                {"quant_method", "fp8"},
+                                {"weight_block_size", {128, 128}}};
+  }
   if (!extras.source.empty()) {
     const Json source = Json::parse(extras.source);
     for (const auto& [key, value] : source.items()) {

@@ -16,13 +16,14 @@ class GgufWriter;
 /// What config.json says beyond the model itself.
 struct ConfigExtras {
   DType torch_dtype = DType::bf16;
+  bool fp8 = false;                  // weights are E4M3 in blocks of 128 x 128, as DeepSeek's
   std::vector<Index> bos, eos, pad;  // ids; empty: left out
   /// A config.json whose keys of no meaning here are kept, or empty.
   std::string source = {};
 };
 
-/// model_type, architectures, rope_theta and rope_scaling, torch_dtype, ...; no
-/// quantization_config.
+/// model_type, architectures, rope_theta and rope_scaling, torch_dtype, ...;
+/// quantization_config for FP8 alone.
 std::string official_config_json(const ModelConfig& config, const ConfigExtras& extras);
 
 /// general.architecture and the keys of the architecture. `mtp`: its layers are in the file.

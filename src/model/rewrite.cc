@@ -1,6 +1,7 @@
 #include "model/rewrite.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -47,20 +48,35 @@ void apply_scale(const RowPiece& p, Index row, float* x) {
   for (Index c = 0; c < cols; ++c) x[c] *= factors[static_cast<std::size_t>(c / p.block_cols)];
 }
 
-void read_source_row(const RowPiece& p, Index row, float* out) {
+void check_finite(const RowPiece& p, Index row, const float* x) {
+  constexpr float kLargestF16 = 65504;
+  for (Index c = 0; c < source_cols(p); ++c) {
+    if (std::fabs(x[c]) <= kLargestF16) continue;
+    throw Error(ErrorCode::kInvalid,
+                fmt::format("{}: {}: the weight at row {}, column {} is {}, expected a finite one "
+                            "of at most {}",
+                            p.source->file, p.source->name, row, c, x[c], kLargestF16),
+                "the checkpoint is damaged, or was trained to nothing");
+  }
+}
+
+void read_source_row(const RowPiece& p, Index row, bool finite, float* out) {
   dequantize_row(p.source->view.dtype, stored_row(p, row), out, source_cols(p));
   if (p.scale != nullptr) apply_scale(p, row, out);
+  if (finite) check_finite(p, row, out);
 }
 
 /// Rows [first, first + n) of a piece, `cols` wide.
-void read_piece(const RowPiece& p, Index first, Index n, Index cols, float* out) {
+void read_piece(const RowPiece& p, Index first, Index n, Index cols, bool finite, float* out) {
   if (p.order != Order::kTransposed) {
-    for (Index i = 0; i < n; ++i) read_source_row(p, source_row(p, first + i), out + i * cols);
+    for (Index i = 0; i < n; ++i) {
+      read_source_row(p, source_row(p, first + i), finite, out + i * cols);
+    }
     return;
   }
   std::vector<float> row(static_cast<std::size_t>(source_cols(p)));
   for (Index c = 0; c < cols; ++c) {
-    read_source_row(p, p.first_row + c, row.data());
+    read_source_row(p, p.first_row + c, finite, row.data());
     for (Index i = 0; i < n; ++i) out[i * cols + c] = row[static_cast<std::size_t>(first + i)];
   }
 }
@@ -76,17 +92,41 @@ void for_pieces(const TargetTensor& t, Index first, Index n, F&& f) {
   }
 }
 
+/// FP8 of the source whose blocks and factors are those that are written.
+bool is_fp8_as_written(const TargetTensor& t) {
+  if (t.pieces.size() != 1) return false;
+  const RowPiece& p = t.pieces.front();
+  return p.order == Order::kAsStored && p.scale != nullptr &&
+         p.n_rows * source_cols(p) == p.source->view.n_values() &&
+         p.scale->view.dtype == DType::f32 && p.block_rows == kFp8Block &&
+         p.block_cols == kFp8Block;
+}
+
 bool is_copied(const TargetTensor& t) {
+  if (t.is_fp8()) return t.source_dtype() == t.dtype && is_fp8_as_written(t);
   return t.values.empty() && std::ranges::all_of(t.pieces, [&](const RowPiece& p) {
            return p.source->view.dtype == t.dtype && p.order != Order::kTransposed &&
                   p.scale == nullptr;
          });
 }
 
-void encode_plain(const TargetTensor& t, Index n_rows, const float* x, std::byte* out) {
-  const Index bytes = row_bytes(t.dtype, t.cols());
-  for (Index i = 0; i < n_rows; ++i) {
-    encode_row(t.dtype, x + i * t.cols(), nullptr, out + i * bytes, t.cols());
+void read_target_rows(const TargetTensor& t, Index first_row, Index n_rows, bool finite,
+                      float* out) {
+  if (!t.values.empty()) {
+    std::copy_n(t.values.data() + first_row * t.cols(), n_rows * t.cols(), out);
+    return;
+  }
+  for_pieces(t, first_row, n_rows, [&](const RowPiece& p, Index at, Index n, Index before) {
+    read_piece(p, at, n, t.cols(), finite, out + before * t.cols());
+  });
+}
+
+void encode_fp8_band(const RowsToEncode& rows) {
+  const Index cols = rows.target.cols();
+  auto* codes = reinterpret_cast<std::uint8_t*>(rows.out);
+  for (Index c = 0; c < cols; c += kFp8Block) {
+    rows.scales[c / kFp8Block] = encode_fp8_block(rows.x + c, cols, rows.n_rows,
+                                                  std::min(kFp8Block, cols - c), codes + c, cols);
   }
 }
 
@@ -103,26 +143,31 @@ class Rewriter {
   void write(const TargetTensor& t) {
     const Index bytes = row_bytes(t.dtype, t.cols()), rows = t.rows();
     const Index widest = std::max(bytes, t.cols() * 4);
-    const Index slab = std::clamp<Index>(kSlabBytes / widest, 1, rows);
+    const Index band = t.is_fp8() ? kFp8Block : 1;  // rows that are encoded together
+    const Index slab = std::max<Index>(kSlabBytes / (widest * band), 1) * band;
+    const Index task = t.is_fp8() ? band : std::max<Index>(kTaskBytes / widest, 1);
+    scales_.resize(static_cast<std::size_t>(t.is_fp8() ? ceil_div(rows, band) * bands(t) : 0));
     const bool copied = is_copied(t);
     for (Index begin = 0; begin < rows; begin += slab) {
       throw_if_interrupted();
       const Index n = std::min(slab, rows - begin);
       buffer_.resize(static_cast<std::size_t>(n * bytes));
-      const Index task = std::clamp<Index>(kTaskBytes / widest, 1, n);
       pool_.parallel_for(n, task, [&](Index first, Index end, int) {
         std::byte* out = buffer_.data() + first * bytes;
         copied ? copy(t, begin + first, end - first, out)
                : encode(t, begin + first, end - first, out);
       });
-      append();
+      append(buffer_);
+      release(t, begin, n);
     }
-    release(t);
+    if (t.is_fp8()) append_scales(t, copied);
   }
 
  private:
   static constexpr Index kSlabBytes = Index{32} << 20;
   static constexpr Index kTaskBytes = Index{1} << 20;
+
+  static Index bands(const TargetTensor& t) { return ceil_div(t.cols(), kFp8Block); }
 
   static void copy(const TargetTensor& t, Index first, Index n, std::byte* out) {
     const auto bytes = static_cast<std::size_t>(row_bytes(t.dtype, t.cols()));
@@ -133,24 +178,38 @@ class Rewriter {
       }
     });
   }
-  void encode(const TargetTensor& t, Index first, Index n, std::byte* out) const {
+  void encode(const TargetTensor& t, Index first, Index n, std::byte* out) {
     std::vector<float> x(static_cast<std::size_t>(n * t.cols()));
-    read_rows(t, first, n, x.data());
-    options_.encode ? options_.encode(t, first, n, x.data(), out)
-                    : encode_plain(t, n, x.data(), out);
+    read_target_rows(t, first, n, options_.finite, x.data());
+    float* scales = t.is_fp8() ? scales_.data() + first / kFp8Block * bands(t) : nullptr;
+    options_.encode({.target = t,
+                     .first_row = first,
+                     .n_rows = n,
+                     .x = x.data(),
+                     .out = out,
+                     .scales = scales});
   }
-  void append() {
-    writer_.append(buffer_);
-    done_ += static_cast<Index>(buffer_.size());
+  void append(std::span<const std::byte> bytes) {
+    writer_.append(bytes);
+    done_ += static_cast<Index>(bytes.size());
     if (options_.on_progress) options_.on_progress(done_, total_);
   }
-  /// The pages of the source count as memory of this program no longer.
-  void release(const TargetTensor& t) const {
-    for (const RowPiece& p : t.pieces) {
-      const Index rows = p.order == Order::kTransposed ? t.cols() : p.n_rows;
-      source_.release(stored_row(p, p.first_row),
-                      rows * row_bytes(p.source->view.dtype, source_cols(p)));
-    }
+  void append_scales(const TargetTensor& t, bool copied) {
+    if (!copied) return append(std::as_bytes(std::span(scales_)));
+    const TensorView& scale = t.pieces.front().scale->view;
+    append({scale.data, static_cast<std::size_t>(scale.n_bytes)});
+  }
+  /// The pages of the source that rows [first, first + n) came from count as memory of this program
+  /// no longer. A transposed piece is needed whole until its last row.
+  void release(const TargetTensor& t, Index first, Index n) const {
+    for_pieces(t, first, n, [&](const RowPiece& p, Index at, Index count, Index) {
+      const Index bytes = row_bytes(p.source->view.dtype, source_cols(p));
+      if (p.order != Order::kTransposed) {
+        source_.release(stored_row(p, p.first_row + at), count * bytes);
+      } else if (at + count == p.n_rows) {
+        source_.release(stored_row(p, p.first_row), t.cols() * bytes);
+      }
+    });
   }
 
   const Checkpoint& source_;
@@ -159,6 +218,7 @@ class Rewriter {
   ThreadPool pool_;
   Index total_, done_ = 0;
   std::vector<std::byte> buffer_;
+  std::vector<float> scales_;  // of the FP8 target that is being written
 };
 
 }  // namespace
@@ -174,18 +234,26 @@ DType TargetTensor::source_dtype() const {
 }
 
 void read_rows(const TargetTensor& t, Index first_row, Index n_rows, float* out) {
-  if (!t.values.empty()) {
-    std::copy_n(t.values.data() + first_row * t.cols(), n_rows * t.cols(), out);
-    return;
+  read_target_rows(t, first_row, n_rows, false, out);
+}
+
+void encode_plain(const RowsToEncode& rows) {
+  if (rows.target.is_fp8()) return encode_fp8_band(rows);
+  const DType dtype = rows.target.dtype;
+  const Index cols = rows.target.cols(), bytes = row_bytes(dtype, cols);
+  for (Index i = 0; i < rows.n_rows; ++i) {
+    encode_row(dtype, rows.x + i * cols, nullptr, rows.out + i * bytes, cols);
   }
-  for_pieces(t, first_row, n_rows, [&](const RowPiece& p, Index at, Index n, Index before) {
-    read_piece(p, at, n, t.cols(), out + before * t.cols());
-  });
 }
 
 void write_tensors(const Checkpoint& source, const std::vector<TargetTensor>& targets,
                    TensorWriter& writer, const RewriteOptions& options) {
-  for (const TargetTensor& t : targets) writer.declare(t.name, t.dtype, t.shape);
+  for (const TargetTensor& t : targets) {
+    writer.declare(t.name, t.dtype, t.shape);
+    if (!t.is_fp8()) continue;
+    const Index down = ceil_div(t.rows(), kFp8Block), across = ceil_div(t.cols(), kFp8Block);
+    writer.declare(t.name + "_scale_inv", DType::f32, {down, across});
+  }
   writer.begin();
   Rewriter rewriter(source, writer, options);
   for (const TargetTensor& t : targets) rewriter.write(t);

@@ -2,9 +2,13 @@
 // A checkpoint written again in another container or another type: a list of target tensors, each
 // with where its rows come from, and the stream that makes them.
 //
-//   plan_gguf / plan_folder    what the target holds, every tensor in the type it has in the source
-//   (the caller)               sets TargetTensor::dtype, by name, shape and use
-//   write_tensors              declares, encodes, appends; memory holds a few megabytes a thread
+//   plan_gguf / plan_folder / plan_same
+//                    what the target holds, every tensor in the type it has in the source
+//   (the caller)     sets TargetTensor::dtype, by name, shape and use
+//   write_tensors    declares, encodes, appends; memory holds a few megabytes a thread
+//
+// The only stream that writes a checkpoint from a checkpoint: `kogia convert` and `kogia quantize`
+// are plans on it.
 
 #include <functional>
 #include <string>
@@ -44,33 +48,57 @@ struct TargetTensor {
 
   Index rows() const;
   Index cols() const { return shape.back(); }
+  /// E4M3 in blocks, with factors in a tensor of their own: NAME_scale_inv.
+  bool is_fp8() const { return dtype == DType::f8_e4m3; }
   DType source_dtype() const;  // f32 for values
 };
 
 /// The tensors of a GGUF (llama.cpp's names, experts stacked, kv_b split, q and k of llama
-/// permuted) or of a folder (official names), from a checkpoint of either kind and any generation.
-/// `mtp` asks for the multi-token prediction layers, where the source has them.
-/// Errors  a tensor that is missing, of another shape, of no floating type, or that the
+/// permuted, llama3's scaling as rope_freqs) or of a folder (official names), from a checkpoint of
+/// either kind and any generation. `mtp` asks for the multi-token prediction layers, where the
+/// source has them. Errors  a tensor that is missing, of another shape, of no floating type, or
+/// that the
 ///         configuration does not know, throws Error naming it
 std::vector<TargetTensor> plan_gguf(const Checkpoint& source, const ModelConfig& config, bool mtp);
 std::vector<TargetTensor> plan_folder(const Checkpoint& source, const ModelConfig& config,
                                       bool mtp);
+/// The tensors of a GGUF as they are named and shaped in it, whatever they are for (all uses are
+/// kMatrix) and of whatever type.
+/// Errors  an empty tensor throws Error naming it
+std::vector<TargetTensor> plan_same(const Checkpoint& source);
+/// What a target of another type can be made of: f32, bf16, f16, FP8 and blocks.
+bool is_floating(DType dtype);
 /// The source holds the tensors of its multi-token prediction layers.
 bool has_mtp(const Checkpoint& source, const ModelConfig& config);
 
-/// Encodes rows [first_row, first_row + n_rows) of a target; x [n_rows, cols]. Called by several
-/// threads at once.
-using EncodeRows = std::function<void(const TargetTensor& target, Index first_row, Index n_rows,
-                                      const float* x, std::byte* out)>;
+/// FP8 that is written has a factor (f32) for each 128 x 128 weights, as DeepSeek's.
+inline constexpr Index kFp8Block = 128;
+
+/// Rows of a target on their way into its type.
+struct RowsToEncode {
+  const TargetTensor& target;
+  Index first_row, n_rows;  // of FP8 one band of blocks: kFp8Block rows, fewer at the end
+  const float* x;           // [n_rows, cols]
+  std::byte* out;
+  float* scales;  // of FP8: the factors of the band's blocks; else null
+};
+/// Called by several threads at once.
+using EncodeRows = std::function<void(const RowsToEncode& rows)>;
+/// Without importance: encode_row() and encode_fp8_block() of each.
+void encode_plain(const RowsToEncode& rows);
 
 struct RewriteOptions {
   int n_threads = 0;  // 0: all cores
   std::function<void(Index done_bytes, Index total_bytes)> on_progress = {};
-  EncodeRows encode = {};  // in place of encode_row() without importance
+  EncodeRows encode = encode_plain;
+  /// Refuse what is encoded and NaN, infinite, or beyond what f16 scales hold: Error naming tensor,
+  /// row and column of the source.
+  bool finite = false;
 };
 
 /// Declares the targets and writes them; the caller commits. Rows that keep their type and order
-/// are copied to the bit. The same bytes for any number of threads.
+/// are copied to the bit. An FP8 target is followed by its NAME_scale_inv; E4M3 in blocks of 128 x
+/// 128 with f32 factors is copied. The same bytes for any number of threads.
 /// Ctrl-C  is looked for between slabs of rows (throws)
 void write_tensors(const Checkpoint& source, const std::vector<TargetTensor>& targets,
                    TensorWriter& writer, const RewriteOptions& options);

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/config_write.h"
 #include "model/names.h"
 #include "model/rewrite.h"
 
@@ -17,19 +18,6 @@ std::string text(const Shape& shape) {
   std::string s = "[";
   for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
   return s + "]";
-}
-
-bool is_floating(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-    case DType::f16:
-    case DType::bf16:
-    case DType::f8_e4m3:
-    case DType::f8_e5m2:
-      return true;
-    default:
-      return is_block(dtype);
-  }
 }
 
 bool is_fp8(DType dtype) { return dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2; }
@@ -274,6 +262,34 @@ std::vector<TargetTensor> plan(const Checkpoint& source, const ModelConfig& c, b
 
 }  // namespace
 
+std::vector<TargetTensor> plan_same(const Checkpoint& source) {
+  KOGIA_CHECK(source.gguf() != nullptr);
+  std::vector<TargetTensor> targets;
+  for (const TensorEntry& t : source.tensors()) {
+    if (t.view.n_bytes == 0) {
+      throw_error(ErrorCode::kUnsupported, "{}: {} is empty", t.file, t.name);
+    }
+    targets.push_back({.name = t.name, .shape = t.view.shape, .dtype = t.view.dtype, .pieces = {}});
+    TargetTensor& target = targets.back();
+    if (target.shape.empty()) target.shape = {1};
+    target.pieces = {{.source = &t, .n_rows = target.rows()}};
+  }
+  return targets;
+}
+
+bool is_floating(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16:
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
+      return true;
+    default:
+      return is_block(dtype);
+  }
+}
+
 bool has_mtp(const Checkpoint& source, const ModelConfig& c) {
   if (c.num_nextn_predict_layers == 0) return false;
   const TensorName name = LayerNames(c.num_hidden_layers)(names::kMtpProj);
@@ -281,7 +297,15 @@ bool has_mtp(const Checkpoint& source, const ModelConfig& c) {
 }
 
 std::vector<TargetTensor> plan_gguf(const Checkpoint& source, const ModelConfig& config, bool mtp) {
-  return plan(source, config, mtp, true);
+  std::vector<TargetTensor> targets = plan(source, config, mtp, true);
+  if (const auto divisors = rope_divisors(config.rope); !divisors.empty()) {
+    targets.push_back({.name = "rope_freqs.weight",
+                       .shape = {static_cast<Index>(divisors.size())},
+                       .use = TensorUse::kVector,
+                       .pieces = {},
+                       .values = divisors});
+  }
+  return targets;
 }
 
 std::vector<TargetTensor> plan_folder(const Checkpoint& source, const ModelConfig& config,

@@ -46,6 +46,19 @@ TEST(QuantizeCommand, WhatItWritesRunsAndLosesLittle) {
   }
 }
 
+TEST(QuantizeCommand, FoldersAndGgufsAreSourcesOfEither) {
+  const TempDir dir;
+  const std::string fp8 = (dir / "fp8").string(), q8 = (dir / "q8.gguf").string();
+  ASSERT_EQ(kogia({"quantize", kModel, "FP8", fp8}).exit_code, 0);
+  const auto back = kogia({"quantize", fp8, "Q8_0", q8, "--json"});
+  ASSERT_EQ(back.exit_code, 0) << back.err;
+  EXPECT_EQ(Json::parse(back.out).at("tensors"), Json({{"f32", 61}, {"q8_0", 211}}));
+  // Three bits of mantissa cost so small a model a lot on a text so short; Q8_0 of them nothing.
+  const double source = perplexity(kModel), of_fp8 = perplexity(fp8);
+  EXPECT_NEAR(of_fp8, source, source * 0.25);
+  EXPECT_NEAR(perplexity(q8), of_fp8, of_fp8 * 0.02);
+}
+
 TEST(QuantizeCommand, WrongUseIsNamed) {
   const TempDir dir;
   const auto refused = [&](const std::vector<std::string>& arguments, int code,
@@ -62,6 +75,7 @@ TEST(QuantizeCommand, WrongUseIsNamed) {
   refused({"quantize", kModel, "Q4_K", (dir / "x").string()}, 2, "ends in .gguf");
   refused({"quantize", kModel, "Q4_K", kModel}, 2, "DST is SRC");
   refused({"quantize", kModel, "FP8", target, "--imatrix", "x"}, 2, "--imatrix is about");
+  refused({"quantize", kModel, "FP8", target}, 2, "folder");
   refused({"quantize", kModel, "Q4_K", target, "--imatrix", kModel}, 1, ".in_sum2");
   refused({"quantize", (dir / "missing.gguf").string(), "Q4_K", target}, 1, "missing.gguf");
   refused({"quantize", kModel, "Q4_K", "/nowhere/x.gguf"}, 1, "/nowhere/x.gguf");

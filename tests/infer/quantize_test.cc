@@ -1,10 +1,14 @@
 // A checkpoint again with smaller weights: what is kept, what is refused, and that threads do not
 // count.
 
+#include "infer/quantize.h"
+
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -13,9 +17,9 @@
 #include "formats/file_builders.h"
 #include "formats/gguf.h"
 #include "formats/gguf_writer.h"
-#include "formats/quantize_checkpoint.h"
-#include "formats/safetensors_writer.h"
-#include "formats/weight_rows.h"
+#include "infer/convert.h"
+#include "model/rewrite.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "tensor/convert.h"
 
@@ -73,15 +77,21 @@ std::filesystem::path write_gguf(const TempDir& dir, const std::vector<Tensor>& 
 QuantizeReport quantize(const std::filesystem::path& source, const std::filesystem::path& target,
                         Quantization type, int n_threads = 1,
                         const ImportanceMatrix* importance = nullptr) {
-  return quantize_gguf(*Checkpoint::open(source), target,
-                       {.target = type, .importance = importance, .n_threads = n_threads});
+  return quantize_checkpoint(*Checkpoint::open(source), target,
+                             {.target = type, .importance = importance, .n_threads = n_threads});
 }
 
-std::vector<float> decoded(const Checkpoint& checkpoint, const std::string& name) {
-  const WeightRows rows(checkpoint, checkpoint.require(name));
-  std::vector<float> out(static_cast<std::size_t>(rows.rows() * rows.cols()));
-  for (Index r = 0; r < rows.rows(); ++r) rows.read(r, out.data() + r * rows.cols());
+std::vector<float> decoded(const TargetTensor& t) {
+  std::vector<float> out(static_cast<std::size_t>(t.rows() * t.cols()));
+  read_rows(t, 0, t.rows(), out.data());
   return out;
+}
+std::vector<float> decoded(const Checkpoint& gguf, const std::string& name) {
+  for (const TargetTensor& t : plan_same(gguf)) {
+    if (t.name == name) return decoded(t);
+  }
+  ADD_FAILURE() << "no " << name;
+  return {};
 }
 
 double relative_error(const std::vector<float>& x, const std::vector<float>& y) {
@@ -217,64 +227,157 @@ TEST(QuantizeGguf, TheImportanceMatrixChangesWhatItKnowsAndTheRestIsNamed) {
   EXPECT_FALSE(std::filesystem::exists(dir / "x.gguf"));
 }
 
-// ---------------------------------------------------------------------------------------------------
-// FP8
+// -- from and to folders -------------------------------------------------------------------------
 
-std::filesystem::path write_folder(const TempDir& dir) {
-  SafetensorsWriter out(dir / "hf");
-  out.add_text("config.json", R"({"model_type": "llama", "torch_dtype": "float32"})");
-  out.add_text("tokenizer.json", "{}");
-  const std::vector<Tensor> tensors = {
-      {"model.embed_tokens.weight", {20, 300}, DType::f32, normals(1, 20 * 300)},
-      {"model.layers.0.self_attn.q_proj.weight", {200, 300}, DType::f32, normals(2, 200 * 300)},
-      {"model.layers.0.mlp.gate.weight", {4, 300}, DType::bf16, normals(3, 4 * 300)},
-      {"model.layers.0.mlp.gate.e_score_correction_bias", {4}, DType::f32, normals(4, 4)},
-      {"model.layers.0.mlp.down_proj.weight", {129, 1}, DType::f16, normals(5, 129)}};
-  for (const Tensor& t : tensors) out.declare(t.name, t.dtype, t.shape);
-  out.begin();
-  for (const Tensor& t : tensors) append(out, t.dtype, t.values);
-  out.commit();
-  return dir / "hf";
+namespace fs = std::filesystem;
+
+std::map<std::string, std::string> bytes_of_tensors(const fs::path& path) {
+  const auto checkpoint = Checkpoint::open(path);
+  std::map<std::string, std::string> out;
+  for (const TensorEntry& t : checkpoint->tensors()) {
+    out[t.name] = std::string(name(t.view.dtype)) + " " +
+                  std::string(reinterpret_cast<const char*>(t.view.data),
+                              static_cast<std::size_t>(t.view.n_bytes));
+  }
+  return out;
+}
+
+std::map<std::string, std::string> keys_of(const Checkpoint& gguf) {
+  std::map<std::string, std::string> out;
+  for (const GgufStoredKey& key : gguf.gguf()->stored_keys()) {
+    out[key.name] = std::string(reinterpret_cast<const char*>(key.value.data()), key.value.size());
+  }
+  return out;
+}
+
+void convert(const fs::path& from, const fs::path& to, const ConvertOptions& options = {}) {
+  convert_checkpoint(*Checkpoint::open(from), to, options);
+}
+
+// Rows of 256 and more, so that the K types fit, beside rows that they do not.
+TEST(QuantizeFolder, GivesTheTensorsAndKeysOfTheGgufOnTheWay) {
+  for (const std::string name : {"v2_quantised/kv_b", "v3_quantised/new", "qwen2_quantised/new",
+                                 "qwen3_quantised/new", "llama_quantised/new"}) {
+    const TempDir dir;
+    convert(golden_folder(name + ".gguf"), dir / "folder", {.type = DType::f32});
+    convert(dir / "folder", dir / "way.gguf");
+    for (const auto type : {Quantization::kQ8_0, Quantization::kQ4_0, Quantization::kQ4_K_M,
+                            Quantization::kQ4_K_S, Quantization::kQ6_K}) {
+      SCOPED_TRACE(name + " " + std::to_string(static_cast<int>(type)));
+      const auto a = quantize(dir / "way.gguf", dir / "a.gguf", type, 2);
+      const auto b = quantize(dir / "folder", dir / "b.gguf", type, 1);
+      EXPECT_EQ(a.tensors, b.tensors);
+      EXPECT_EQ(a.fallbacks, b.fallbacks);
+      EXPECT_TRUE(bytes_of_tensors(dir / "a.gguf") == bytes_of_tensors(dir / "b.gguf"));
+      const auto left = Checkpoint::open(dir / "a.gguf"), right = Checkpoint::open(dir / "b.gguf");
+      EXPECT_EQ(keys_of(*left), keys_of(*right));
+    }
+  }
+}
+
+TEST(QuantizeFolder, Fp8IsASourceToo) {
+  const TempDir dir;
+  convert(golden_folder("v3_fp8"), dir / "f32", {.type = DType::f32});
+  quantize(golden_folder("v3_fp8"), dir / "a.gguf", Quantization::kQ8_0);
+  quantize(dir / "f32", dir / "b.gguf", Quantization::kQ8_0);
+  auto a = bytes_of_tensors(dir / "a.gguf"), b = bytes_of_tensors(dir / "b.gguf");
+  EXPECT_TRUE(a == b);
+}
+
+TEST(QuantizeFolder, PredictionLayersStayOutOfAGgufUnlessAskedFor) {
+  const TempDir dir;
+  const auto source = Checkpoint::open(golden_folder("v3"));
+  EXPECT_TRUE(quantize_checkpoint(*source, dir / "a.gguf", {}).left_out_mtp);
+  EXPECT_FALSE(quantize_checkpoint(*source, dir / "b.gguf", {.mtp = true}).left_out_mtp);
+  EXPECT_EQ(Checkpoint::open(dir / "a.gguf")->find("blk.2.nextn.eh_proj.weight"), nullptr);
+  EXPECT_NE(Checkpoint::open(dir / "b.gguf")->find("blk.2.nextn.eh_proj.weight"), nullptr);
 }
 
 TEST(QuantizeFp8, WeightsAreInBlocksAndTheRestInBf16) {
   const TempDir dir;
-  const auto source = Checkpoint::open(write_folder(dir));
-  quantize_fp8_folder(*source, dir / "fp8", {.target = Quantization::kFp8, .n_threads = 2});
-  const auto fp8 = Checkpoint::open(dir / "fp8");
-  const std::string q = "model.layers.0.self_attn.q_proj.weight";
-  EXPECT_EQ(fp8->require(q).view.dtype, DType::f8_e4m3);
-  EXPECT_EQ(fp8->require(q + "_scale_inv").view.shape, (std::vector<Index>{2, 3}));
-  EXPECT_EQ(fp8->require(q + "_scale_inv").view.dtype, DType::f32);
-  EXPECT_LE(relative_error(decoded(*source, q), decoded(*fp8, q)), 0.04);
-  const std::string down = "model.layers.0.mlp.down_proj.weight";
-  EXPECT_EQ(fp8->require(down + "_scale_inv").view.shape, (std::vector<Index>{2, 1}));
-  EXPECT_LE(relative_error(decoded(*source, down), decoded(*fp8, down)), 0.04);
-  EXPECT_EQ(fp8->require("model.embed_tokens.weight").view.dtype, DType::bf16);
-  EXPECT_EQ(fp8->require("model.layers.0.mlp.gate.weight").view.dtype, DType::bf16);
-  EXPECT_EQ(fp8->require("model.layers.0.mlp.gate.e_score_correction_bias").view.dtype, DType::f32);
-  const auto config = nlohmann::json::parse(*fp8->text_file("config.json"));
-  EXPECT_EQ(config.at("torch_dtype"), "bfloat16");
-  EXPECT_EQ(config.at("model_type"), "llama");
-  EXPECT_EQ(config.at("quantization_config").at("quant_method"), "fp8");
-  EXPECT_EQ(config.at("quantization_config").at("weight_block_size"), nlohmann::json({128, 128}));
-  EXPECT_EQ(fp8->text_file("tokenizer.json"), "{}");
+  convert(golden_folder("v3_fp8"), dir / "f32", {.type = DType::f32});
+  const QuantizeReport report = quantize(dir / "f32", dir / "fp8", Quantization::kFp8, 2);
+  const auto source = Checkpoint::open(dir / "f32"), fp8 = Checkpoint::open(dir / "fp8");
+  const ModelConfig config = ModelConfig::from_checkpoint(*fp8);
+  EXPECT_TRUE(config.fp8);
+  const std::vector<TargetTensor> before = plan_folder(*source, config, true);
+  Index bytes = 0, n_fp8 = 0;
+  for (const TargetTensor& t : before) {
+    const TensorView& view = fp8->require(t.name).view;
+    EXPECT_EQ(view.shape, t.shape) << t.name;
+    bytes += view.n_bytes;
+    if (t.name.ends_with("e_score_correction_bias")) {
+      EXPECT_EQ(view.dtype, DType::f32);
+    } else if (!is_fp8_weight(t.name, t.shape)) {
+      EXPECT_EQ(view.dtype, DType::bf16) << t.name;
+    } else {
+      ++n_fp8;
+      EXPECT_EQ(view.dtype, DType::f8_e4m3) << t.name;
+      const TensorView& scale = fp8->require(t.name + "_scale_inv").view;
+      EXPECT_EQ(scale.dtype, DType::f32);
+      EXPECT_EQ(scale.shape, (std::vector<Index>{ceil_div(t.rows(), 128), ceil_div(t.cols(), 128)}))
+          << t.name;
+      bytes += scale.n_bytes;
+    }
+  }
+  EXPECT_GT(n_fp8, 20);
+  EXPECT_EQ(report.bytes_after, bytes);
+  EXPECT_EQ(report.tensors.at("f8_e4m3"), n_fp8);
+  const std::vector<TargetTensor> after = plan_folder(*fp8, config, true);
+  ASSERT_EQ(after.size(), before.size());
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    EXPECT_LE(relative_error(decoded(before[i]), decoded(after[i])), 0.04) << before[i].name;
+  }
+  const auto json = nlohmann::json::parse(*fp8->text_file("config.json"));
+  EXPECT_EQ(json.at("torch_dtype"), "bfloat16");
+  EXPECT_EQ(json.at("model_type"), "deepseek_v3");
+  EXPECT_EQ(json.at("quantization_config").at("quant_method"), "fp8");
+  EXPECT_EQ(json.at("quantization_config").at("weight_block_size"), nlohmann::json({128, 128}));
+}
 
-  // Such a folder again, and with other threads: the same bytes.
-  const TempDir other;
-  quantize_fp8_folder(*fp8, other / "again", {.target = Quantization::kFp8, .n_threads = 1});
-  EXPECT_TRUE(read_file(dir / "fp8/model.safetensors") ==
-              read_file(other / "again/model.safetensors"));
-  quantize_fp8_folder(*source, other / "one", {.target = Quantization::kFp8, .n_threads = 1});
-  EXPECT_TRUE(read_file(dir / "fp8/model.safetensors") ==
-              read_file(other / "one/model.safetensors"));
+TEST(QuantizeFp8, TheSameBytesAgainAndForAnyNumberOfThreads) {
+  const TempDir dir;
+  convert(golden_folder("v3_fp8"), dir / "f32", {.type = DType::f32});
+  quantize(dir / "f32", dir / "one", Quantization::kFp8, 1);
+  quantize(dir / "f32", dir / "three", Quantization::kFp8, 3);
+  quantize(dir / "one", dir / "again", Quantization::kFp8, 2);
+  const std::string one = read_file(dir / "one/model.safetensors");
+  EXPECT_TRUE(one == read_file(dir / "three/model.safetensors"));
+  EXPECT_TRUE(one == read_file(dir / "again/model.safetensors"));
+  EXPECT_EQ(read_file(dir / "one/config.json"), read_file(dir / "again/config.json"));
+}
+
+// DeepSeek's files to the bit, but for blocks that are not of 128 x 128 with f32 factors.
+TEST(QuantizeFp8, WhatIsFp8InSuchBlocksIsCopied) {
+  const TempDir dir;
+  quantize(golden_folder("v3_fp8"), dir / "fp8", Quantization::kFp8, 2);
+  auto before = bytes_of_tensors(golden_folder("v3_fp8")), after = bytes_of_tensors(dir / "fp8");
+  EXPECT_EQ(before.size(), after.size());
+  for (const auto& [key, bytes] : before) {
+    if (bytes.starts_with("f8_e4m3")) {
+      EXPECT_TRUE(bytes == after[key] && before[key + "_scale_inv"] == after[key + "_scale_inv"])
+          << key;
+    }
+  }
+}
+
+TEST(QuantizeFp8, AGgufGivesTheFolderOfItsFolder) {
+  for (const std::string name :
+       {"v2_lite", "v3", "v3_ties", "qwen2", "qwen2_tied", "qwen3", "llama", "llama_tied"}) {
+    SCOPED_TRACE(name);
+    const TempDir dir;
+    convert(golden_folder(name), dir / "way.gguf", {.mtp = true});
+    quantize(dir / "way.gguf", dir / "a", Quantization::kFp8, 2);
+    quantize(golden_folder(name), dir / "b", Quantization::kFp8, 1);
+    EXPECT_TRUE(bytes_of_tensors(dir / "a") == bytes_of_tensors(dir / "b"));
+    EXPECT_TRUE(ModelConfig::from_checkpoint(*Checkpoint::open(dir / "a")).fp8);
+  }
 }
 
 TEST(QuantizeFp8, AFolderThatIsThereIsLeftAlone) {
   const TempDir dir;
-  const auto source = Checkpoint::open(write_folder(dir));
   dir.write("fp8/mine.txt", "mine");
-  EXPECT_THROW(quantize_fp8_folder(*source, dir / "fp8", {.target = Quantization::kFp8}), Error);
+  EXPECT_THROW(quantize(golden_folder("llama"), dir / "fp8", Quantization::kFp8), Error);
   EXPECT_EQ(read_file(dir / "fp8/mine.txt"), "mine");
 }
 
