@@ -16,6 +16,7 @@
 #include "cli/hub_flags.h"
 #include "cli/machine.h"
 #include "cli/output.h"
+#include "infer/batcher.h"
 #include "infer/measure.h"
 #include "infer/measure_arrival.h"
 
@@ -284,7 +285,7 @@ void show_arrival(const BenchFlags& f, const ArrivalCase& c, const Arrival& a) {
     write_json(Json{{"model", f.model},
                     {"arriving", c.prompt},
                     {"readers", c.n_readers},
-                    {"step_tokens", c.step_tokens},
+                    {"chunk", c.chunk},
                     {"alone", gaps_json(a.alone)},
                     {"beside", gaps_json(a.beside)},
                     {"chunks", gaps_json(a.chunks)},
@@ -292,9 +293,9 @@ void show_arrival(const BenchFlags& f, const ArrivalCase& c, const Arrival& a) {
     return;
   }
   write_out(
-      fmt::format("{} being written, a prompt of {} tokens arrives; {} rows a step\n"
+      fmt::format("{} being written, a prompt of {} tokens arrives; {} of them a step\n"
                   "{:<32}{:>12}{:>12}\n",
-                  counted(c.n_readers, "text"), c.prompt, c.step_tokens, "gap between two tokens",
+                  counted(c.n_readers, "text"), c.prompt, c.chunk, "gap between two tokens",
                   "median", "longest"));
   write_out(gaps_row("alone", a.alone) + gaps_row("beside the prompt", a.beside) +
             gaps_row("the prompt's chunks alone", a.chunks));
@@ -305,8 +306,10 @@ int bench_arrivals(const BenchFlags& f) {
   std::vector<ArrivalCase> cases;
   Index tokens = 0;
   for (const Index batch : f.batch) {
-    cases.push_back(
-        {.n_readers = batch, .prompt = f.arriving, .step_tokens = f.engine.chunk, .seed = f.seed});
+    cases.push_back({.n_readers = batch,
+                     .prompt = f.arriving,
+                     .chunk = std::min(f.engine.chunk, BatcherOptions().beside_tokens),
+                     .seed = f.seed});
     tokens = std::max(tokens, arrival_tokens(cases.back()));
   }
   EngineOptions options = f.engine.options();

@@ -70,6 +70,16 @@ std::vector<TokenLogprob> top_logprobs(Device& device, std::span<const float> lo
   return top;
 }
 
+SchedulerLimits limits_of(const Engine& engine, const BatcherOptions& o) {
+  const Index step = o.step_tokens > 0 ? o.step_tokens : std::max<Index>(engine.options().chunk, 1);
+  return {.page_tokens = kPageTokens,
+          .step_tokens = step,
+          .beside_tokens = o.beside_tokens > 0 ? o.beside_tokens : step,
+          .max_sequences = std::max<Index>(o.max_sequences, 1),
+          .planned_tokens = std::max<Index>(o.planned_tokens, 1),
+          .reuse_prefixes = o.reuse_prefixes};
+}
+
 }  // namespace
 
 struct Batcher::Parts {
@@ -77,13 +87,7 @@ struct Batcher::Parts {
       : engine(e),
         options(std::move(o)),
         tree(e.pages(), kPageTokens),
-        scheduler(e.pages(), tree,
-                  {.page_tokens = kPageTokens,
-                   .step_tokens = options.step_tokens > 0 ? options.step_tokens
-                                                          : std::max<Index>(e.options().chunk, 1),
-                   .max_sequences = std::max<Index>(options.max_sequences, 1),
-                   .planned_tokens = std::max<Index>(options.planned_tokens, 1),
-                   .reuse_prefixes = options.reuse_prefixes}),
+        scheduler(e.pages(), tree, limits_of(e, options)),
         runner(e),
         scratch(static_cast<std::size_t>(std::max(e.device().n_threads(), 1))) {
     LowerTier* const lower = options.lower_tier;

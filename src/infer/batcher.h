@@ -44,6 +44,9 @@ struct BatcherOptions {
   /// Rows of a step, at most: bounds the gap between two tokens of an answer. 0:
   /// EngineOptions::chunk
   Index step_tokens = 0;
+  /// Rows of prompts in a step that others wait for, at most. Products are near their best speed
+  /// from there on, so a shorter gap costs little. 0: step_tokens
+  Index beside_tokens = 128;
   Index max_sequences = 256;  // that run at once; the others wait
   /// Length of an answer that memory is planned for when a request is let in. Longer ones are right
   /// too: where the pool runs dry the youngest request is set back and computed again.

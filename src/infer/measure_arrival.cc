@@ -45,7 +45,7 @@ std::vector<double> read_prompt(Batcher& batcher, std::vector<TokenId> prompt) {
   return seconds;
 }
 
-Index n_chunks(const ArrivalCase& c) { return ceil_div(c.prompt, c.step_tokens - c.n_readers); }
+Index n_chunks(const ArrivalCase& c) { return ceil_div(c.prompt, c.chunk); }
 
 }  // namespace
 
@@ -70,14 +70,12 @@ Index arrival_tokens(const ArrivalCase& c) {
 }
 
 Arrival measure_arrival(Engine& engine, const ArrivalCase& c) {
-  if (c.step_tokens <= c.n_readers) {
-    throw_error(ErrorCode::kUsage, "{} readers fill a step of {} rows, expected room for a prompt",
-                c.n_readers, c.step_tokens);
-  }
   const auto prompt = random_text(engine, c.seed, 0, c.prompt);
   Arrival result;
   {
-    Batcher batcher(engine, {.step_tokens = c.step_tokens, .reuse_prefixes = false});
+    Batcher batcher(
+        engine,
+        {.step_tokens = c.step_tokens, .beside_tokens = c.step_tokens, .reuse_prefixes = false});
     for (Index r = 0; r < c.n_readers; ++r) {
       batcher.submit(
           {.prompt = random_text(engine, c.seed, static_cast<std::uint64_t>(r + 1), kReaderPrompt),
@@ -88,7 +86,7 @@ Arrival measure_arrival(Engine& engine, const ArrivalCase& c) {
     for (Index i = 0; i < kAloneSteps - 2; ++i) result.alone.push_back(timed_step(batcher));
     result.beside = read_prompt(batcher, prompt);
   }
-  Batcher batcher(engine, {.step_tokens = c.step_tokens - c.n_readers, .reuse_prefixes = false});
+  Batcher batcher(engine, {.step_tokens = c.chunk, .reuse_prefixes = false});
   result.chunks = read_prompt(batcher, prompt);
   return result;
 }

@@ -10,7 +10,7 @@ namespace kogia {
 struct ArrivalCase {
   Index n_readers = 4;  // texts that are being written
   Index prompt = 4096;  // tokens of the one that arrives
-  Index step_tokens = 512;
+  Index chunk = 128;    // of them in a step
   std::uint64_t seed = 0;
 };
 

@@ -150,6 +150,8 @@ StepPlan Scheduler::plan() {
   copied_.clear();
   StepPlan plan;
   plan_readers(plan);
+  most_rows_ = limits_.step_tokens;
+  if (plan.n_rows > 0) most_rows_ = std::min(most_rows_, plan.n_rows + limits_.beside_tokens);
   plan_prompts(plan);
   admit_waiting(plan);
   for (auto& rows : plan.rows) rows.pages = find_running(rows.id)->pages;
@@ -198,10 +200,13 @@ void Scheduler::plan_readers(StepPlan& plan) {
   }
 }
 
+// Rows of prompts that still go into the step.
+Index Scheduler::room(const StepPlan& plan) const { return most_rows_ - plan.n_rows; }
+
 void Scheduler::plan_prompts(StepPlan& plan) {
   for (const auto& s : running_) {
     if (s->reads()) continue;
-    const Index n = std::min(limits_.step_tokens - plan.n_rows, s->n_tokens() - s->n_cached);
+    const Index n = std::min(room(plan), s->n_tokens() - s->n_cached);
     if (n > 0) schedule(*s, n, plan);  // its pages were taken when it was let in
   }
 }
@@ -263,7 +268,7 @@ void Scheduler::admit_waiting(StepPlan& plan) {
   constexpr Index kMaxPassed = 32;  // bounds the search where a great many wait for one prompt
   Index n_passed = 0;
   for (auto w = waiting_.begin(); w != waiting_.end() && n_passed < kMaxPassed;) {
-    if (n_running() >= limits_.max_sequences || plan.n_rows >= limits_.step_tokens) return;
+    if (n_running() >= limits_.max_sequences || room(plan) <= 0) return;
     Sequence& s = **w;
     const Index n_matched =
         limits_.reuse_prefixes ? tree_.match_length(s.given.tenant, s.before_last()) : 0;
@@ -274,7 +279,7 @@ void Scheduler::admit_waiting(StepPlan& plan) {
     }
     // Nobody passes one that waits for memory.
     if (!fits(s, n_matched / limits_.page_tokens) || !try_admit(s, plan)) return;
-    schedule(s, std::min(limits_.step_tokens - plan.n_rows, s.n_tokens() - s.n_cached), plan);
+    schedule(s, std::min(room(plan), s.n_tokens() - s.n_cached), plan);
     running_.insert(place_of(running_, s.given.id), std::move(*w));
     w = waiting_.erase(w);
   }

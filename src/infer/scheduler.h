@@ -20,6 +20,7 @@ using SequenceId = std::uint64_t;
 struct SchedulerLimits {
   Index page_tokens = 64;
   Index step_tokens = 512;     // rows of a step, at most
+  Index beside_tokens = 512;   // of them, those of prompts in a step that has readers, at most
   Index max_sequences = 256;   // that run at once
   Index planned_tokens = 256;  // of an answer, that memory is planned for when one is let in
   bool reuse_prefixes = true;
@@ -133,6 +134,7 @@ class Scheduler {
   void schedule(Sequence& s, Index n, StepPlan& plan);
   void plan_readers(StepPlan& plan);
   void plan_prompts(StepPlan& plan);
+  Index room(const StepPlan& plan) const;
   void admit_waiting(StepPlan& plan);
   bool another_computes(const Sequence& s, Index n_matched) const;
   bool fits(const Sequence& s, Index n_matched_pages) const;
@@ -144,6 +146,7 @@ class Scheduler {
   SchedulerLimits limits_;
   std::vector<SequencePtr> running_;  // by id
   std::deque<SequencePtr> waiting_;   // by id
+  Index most_rows_ = 0;               // of the plan that is being made
   std::vector<std::int32_t> copied_;  // sources of the last plan's copies, retained until it ran
 };
 

@@ -159,7 +159,7 @@ TEST(Speed, TheMedianCounts) {
 }
 
 TEST(MeasureArrival, EachStepOfReadersHoldsAChunkOfThePrompt) {
-  const ArrivalCase c{.n_readers = 3, .prompt = 100, .step_tokens = 20};
+  const ArrivalCase c{.n_readers = 3, .prompt = 100, .chunk = 17};
   const auto engine = Engine::open(golden_folder("qwen2"), {.cpu = {.n_threads = 1, .isa = {}},
                                                             .compute = {},
                                                             .cache_dtype = {},
@@ -167,7 +167,7 @@ TEST(MeasureArrival, EachStepOfReadersHoldsAChunkOfThePrompt) {
                                                             .cache_tokens = arrival_tokens(c),
                                                             .show_progress = false});
   const Arrival a = measure_arrival(*engine, c);
-  EXPECT_EQ(a.beside.size(), 6u) << "17 rows of the prompt a step";
+  EXPECT_EQ(a.beside.size(), 6u) << "17 rows of it a step";
   EXPECT_EQ(a.chunks.size(), a.beside.size());
   EXPECT_FALSE(a.alone.empty());
   EXPECT_EQ(engine->pages().n_free(), engine->pages().n_pages());

@@ -163,6 +163,14 @@ TEST(Scheduler, APromptComesInChunksAndReadersGoFirst) {
   }
 }
 
+TEST(Scheduler, ShortChunksWhereSomebodyReads) {
+  FakeMachine m(64, {.step_tokens = 32, .beside_tokens = 4});
+  m.add(text_of(10, 30), 3);
+  EXPECT_EQ(m.step().n_rows, 30) << "nobody waits for the step";
+  m.add(text_of(50, 10), 3);
+  EXPECT_EQ(m.step().n_rows, 1 + 4);
+}
+
 TEST(Scheduler, OnePromptManyTimesIsComputedOnce) {
   FakeMachine m(64, {.step_tokens = 64});
   const Ids prompt = text_of(10, 18);
@@ -252,7 +260,8 @@ TEST(Scheduler, DraftsAreCutToTheRoomThatThereIs) {
 // Arrivals, cancels, shared beginnings, drafts right and wrong, a pool too small for all: whatever
 // happens, every text is the one that its prompt alone leads to.
 TEST(Scheduler, TenThousandRandomSteps) {
-  FakeMachine m(40, {.step_tokens = 24, .max_sequences = 12, .planned_tokens = 6});
+  FakeMachine m(40,
+                {.step_tokens = 24, .beside_tokens = 15, .max_sequences = 12, .planned_tokens = 6});
   const Philox random(2026);
   std::uint64_t counter = 0;
   const auto below = [&](std::uint64_t n) { return random.below(n, counter++); };
