@@ -75,7 +75,7 @@ Arrival measure_arrival(Engine& engine, const ArrivalCase& c) {
   {
     Batcher batcher(
         engine,
-        {.step_tokens = c.step_tokens, .beside_tokens = c.step_tokens, .reuse_prefixes = false});
+        {.step_tokens = c.n_readers + c.chunk, .beside_tokens = c.chunk, .reuse_prefixes = false});
     for (Index r = 0; r < c.n_readers; ++r) {
       batcher.submit(
           {.prompt = random_text(engine, c.seed, static_cast<std::uint64_t>(r + 1), kReaderPrompt),
