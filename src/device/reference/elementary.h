@@ -3,7 +3,6 @@
 
 #include <bit>
 #include <cmath>
-#include <complex>
 #include <cstdint>
 #include <limits>
 
@@ -37,10 +36,6 @@ inline double exp(double x) {
   return sum * std::bit_cast<double>(exponent << 52) * 2;
 }
 inline float exp(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
-template <class T>
-std::complex<T> exp(std::complex<T> x) {
-  return std::exp(x);
-}
 
 /// The natural logarithm of a positive normal number: x = 2^k m, ln m = 2 atanh((m - 1) / (m + 1)).
 inline double log(double x) {
