@@ -84,13 +84,13 @@ def file_rows(file_name, records):
 
 def limits_line(file_name, records):
     ours = [r for r in records if r["engine"] != PEER]
-    limits = {name: median([r["limits"][name] for r in ours])
-              for name in ("read_gb_s", "f32_gflop_s", "bf16_gflop_s", "int8_gop_s")}
+    limits = {name: median([r["limits"].get(name) for r in ours])
+              for name in ("read_gb_s", "f32_gflop_s", "bf16_gflop_s", "int16_gop_s", "int8_gop_s")}
     loads = [r["load"] for r in records]
     number = lambda name: "none" if limits[name] is None else f"{limits[name]:.4g}"
     return (f"- {file_name}: read {number('read_gb_s')} GB/s, f32 {number('f32_gflop_s')}, bf16 {number('bf16_gflop_s')}, "
-            f"int8 {number('int8_gop_s')} G(FL)OP/s; {len({r['round'] for r in records})} rounds, load average "
-            f"{min(loads):.1f} to {max(loads):.1f}")
+            f"int16 {number('int16_gop_s')}, int8 {number('int8_gop_s')} G(FL)OP/s; "
+            f"{len({r['round'] for r in records})} rounds, load average {min(loads):.1f} to {max(loads):.1f}")
 
 
 def markdown(file_names, records, heading):

@@ -22,8 +22,9 @@ namespace {
 
 // Multiplications of a task at least, where there are as many: some microseconds.
 constexpr Index kTaskProducts = Index{1} << 17;
-// Tasks along the outputs of a matrix at most; more than there are threads, for balance.
-constexpr Index kStretches = 128;
+// Tasks that a call's products are cut into at most, before each gets a few; more than there are
+// threads, for balance.
+constexpr Index kStretches = 128, kLeastStretches = 4;
 // Calls with fewer run on the calling thread: waking another costs more.
 constexpr Index kInlineProducts = Index{1} << 16;
 // What a borrowed matrix is packed in at a time: fits a cache.
@@ -220,14 +221,16 @@ void choose_order(Job& job, Index row_tasks, const RoundedX& x) {
   if (job.keeps_panels) job.panels_per_task = wide;
 }
 
-/// Cuts a product into tasks; returns how many.
-Index cut(Job& job, const RoundedX& x) {
+/// Cuts one of n_products into tasks; returns how many.
+Index cut(Job& job, const RoundedX& x, Index n_products) {
   if (job.matrix->borrowed()) return cut_borrowed(job);
   const Index rows = std::min(job.args->rows, kTileRows);
   const Index wide = rows > 4 ? 3 : 4;  // panels that a kernel takes at once
   const Index products = wide * kPanelRows * std::max<Index>(1, job.w->cols) * rows;
-  // Large matrices in longer stretches: the next weights are prefetched by who will read them.
-  const Index stretch = ceil_div(job.w->n_panels(), wide * kStretches);
+  // Large matrices in longer stretches, and those of many experts: the next weights are prefetched
+  // by who will read them.
+  const Index stretches = std::max(kLeastStretches, kStretches / n_products);
+  const Index stretch = ceil_div(job.w->n_panels(), wide * stretches);
   job.panels_per_task = wide * std::max(stretch, std::max<Index>(1, kTaskProducts / products));
   const Index row_tasks = ceil_div(job.args->rows, kTileRows);
   if (row_tasks > 1) choose_order(job, row_tasks, x);
@@ -303,7 +306,7 @@ void linear(std::span<const LinearArgs> products, ThreadPool& pool, const Linear
                .first_task = n_tasks,
                .panel_tasks = 0,
                .panels_per_task = 0};
-    n_tasks += cut(job, s.xs[static_cast<std::size_t>(job.x)]);
+    n_tasks += cut(job, s.xs[static_cast<std::size_t>(job.x)], std::ssize(products));
     n_products += a.rows * w.rows * w.cols;
     s.jobs.push_back(job);
   }
