@@ -29,6 +29,10 @@ V3_CONFIG = ROOT / "tests/data/cli/deepseek-v3/config.json"
 LICENSE_TEXT = pathlib.Path("/usr/share/common-licenses/GPL-3")  # a long English text that Debian installs
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|[\x07\x00]")
 PATIENCE_S = 120
+QUESTIONS = """\
+{"id": "france", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+{"id": "italy", "prompt": "The capital of Italy is", "max_tokens": 4, "n": 2, "temperature": 0.8, "seed": 4}
+"""
 
 
 def fenced(text):
@@ -118,6 +122,7 @@ def main():
         shutil.copy(V3_CONFIG, folder / "DeepSeek-V3")
         shutil.copy(LICENSE_TEXT, folder / "GPL-3")
         (folder / "prompt.ids").write_text("504 3575 282 4649 314\n")
+        (folder / "questions.jsonl").write_text(QUESTIONS)
         page = fill_in((ROOT / "docs/commands.in").read_text(), kogia, folder)
     (ROOT / "docs/commands.md").write_text(page)
 

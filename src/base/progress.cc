@@ -50,13 +50,14 @@ std::string format_duration(double s) {
 }
 
 std::string render_progress(std::string_view label, Index done, Index total, double elapsed_s,
-                            ProgressUnit unit, int width) {
+                            ProgressUnit unit, int width, std::string_view note) {
   const double rate = elapsed_s > 0 ? static_cast<double>(done) / elapsed_s : 0;
   std::string text = std::string(label);
   std::string tail = total > 0 ? fmt::format(" {} of {}", amount(static_cast<double>(done), unit),
                                              amount(static_cast<double>(total), unit))
                                : fmt::format(" {}", amount(static_cast<double>(done), unit));
   if (rate > 0) tail += fmt::format("  {}/s", amount(rate, unit));
+  if (!note.empty()) tail += fmt::format("  {}", note);
   if (total <= 0) return (text + tail).substr(0, static_cast<std::size_t>(std::max(width, 0)));
 
   const double share = std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0);
@@ -85,6 +86,17 @@ Progress::~Progress() { finish(); }
 
 void Progress::add(Index n) {
   done_.fetch_add(n, std::memory_order_relaxed);
+  draw_if_due();
+}
+
+void Progress::say(std::string note) {
+  if (const std::unique_lock lock(drawing_, std::try_to_lock); lock.owns_lock()) {
+    note_ = std::move(note);
+  }
+  draw_if_due();
+}
+
+void Progress::draw_if_due() {
   if (mode_ == Mode::kSilent) return;
   const Clock::time_point now = Clock::now();
   if (now.time_since_epoch().count() < next_draw_.load(std::memory_order_relaxed)) return;
@@ -95,8 +107,8 @@ void Progress::add(Index n) {
 void Progress::draw(Clock::time_point now) {
   const double elapsed_s = std::chrono::duration<double>(now - begin_).count();
   const bool bar = mode_ == Mode::kBar;
-  const std::string text =
-      render_progress(label_, done(), total_, elapsed_s, unit_, bar ? terminal_width() - 1 : 200);
+  const std::string text = render_progress(label_, done(), total_, elapsed_s, unit_,
+                                           bar ? terminal_width() - 1 : 200, note_);
   std::fprintf(stderr, bar ? "\r\033[K%s" : "%s\n", text.c_str());
   std::fflush(stderr);
   next_draw_.store((now + interval(mode_)).time_since_epoch().count(), std::memory_order_relaxed);

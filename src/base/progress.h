@@ -14,9 +14,9 @@ namespace kogia {
 enum class ProgressUnit { kCount, kBytes };
 
 /// One picture of a progress bar, `width` columns wide at most. A pure function, for tests.
-/// total <= 0 means unknown: then there is no bar and no ETA.
+/// total <= 0 means unknown: then there is no bar and no ETA. `note` stands behind the rate.
 std::string render_progress(std::string_view label, Index done, Index total, double elapsed_s,
-                            ProgressUnit unit, int width);
+                            ProgressUnit unit, int width, std::string_view note = {});
 /// "1.5 GiB", "98.3 MiB", "12 B".
 std::string format_bytes(Index n);
 /// "0:07", "12:34", "3:05:00".
@@ -36,6 +36,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void add(Index n);
+  /// As add(0), with something to say behind the rate from now on: "431 tok/s".
+  void say(std::string note);
   Index done() const { return done_.load(std::memory_order_relaxed); }
   /// Wipes the bar, or says in a line how long it took if it took longer than a second.
   void finish();
@@ -43,6 +45,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   void draw(Clock::time_point now);
+  void draw_if_due();
 
   const std::string label_;
   const Index total_;
@@ -52,6 +55,7 @@ class Progress {
   std::atomic<Index> done_{0};
   std::atomic<Clock::rep> next_draw_;
   std::mutex drawing_;
+  std::string note_;  // under drawing_
   bool finished_ = false;
 };
 

@@ -15,14 +15,15 @@
 
 namespace kogia::cli {
 
-std::string read_text(const std::string& path) {
+bool is_stream(const std::string& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  // Pipes and devices (/dev/stdin, <(command)) are read as streams.
-  const bool is_stream = std::filesystem::is_fifo(status) ||
-                         std::filesystem::is_character_file(status) ||
-                         std::filesystem::is_socket(status);
-  if (path == "-" || is_stream) {
+  return path == "-" || std::filesystem::is_fifo(status) ||
+         std::filesystem::is_character_file(status) || std::filesystem::is_socket(status);
+}
+
+std::string read_text(const std::string& path) {
+  if (is_stream(path)) {
     std::ifstream file;
     if (path != "-") file.open(path, std::ios::binary);
     std::istream& in = path == "-" ? std::cin : file;
@@ -65,19 +66,29 @@ const Tokenizer& require_tokenizer(const Engine& engine, const std::string& inst
               instead);
 }
 
+void require_chat_template(const Engine& engine, const std::string& instead) {
+  if (engine.chat() != nullptr) return;
+  if (engine.chat_problem().empty()) {
+    throw Error(ErrorCode::kUsage, "messages need a chat template, and the checkpoint has none",
+                instead);
+  }
+  throw Error(ErrorCode::kInvalid, "chat template: " + engine.chat_problem(), instead);
+}
+
 std::vector<TokenId> raw_prompt(const Engine& engine, const std::string& text) {
   const Tokenizer& tokenizer = require_tokenizer(engine, "give token ids instead: --ids FILE");
   return tokenizer.encode(text, {.add_special = true, .parse_added = true});
 }
 
-std::vector<TokenId> chat_prompt(const Engine& engine, const std::vector<ChatMessage>& messages) {
+std::vector<TokenId> chat_prompt(const Engine& engine, const std::vector<ChatMessage>& messages,
+                                 const ChatOptions& options) {
   for (const ChatMessage& message : messages) {
     if (is_utf8(message.content)) continue;
     throw Error(ErrorCode::kUsage,
                 "the text is no valid UTF-8: '" + printable(message.content) + "'",
                 "a chat template takes characters; --raw takes any bytes");
   }
-  RenderedChat rendered = engine.chat()->render(messages, {});
+  RenderedChat rendered = engine.chat()->render(messages, options);
   for (const std::string& warning : rendered.warnings) log_warning("{}", warning);
   return std::move(rendered.ids);
 }

@@ -7,30 +7,38 @@
 #include "base/log.h"
 #include "cli/answer_printer.h"
 #include "cli/commands.h"
-#include "cli/flags.h"
 #include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
+#include "cli/run_flags.h"
 #include "infer/batcher.h"
 
 namespace kogia::cli {
 namespace {
 
-struct RunFlags {
-  std::string model, ids_file, system;
-  std::optional<std::string> text;
-  bool raw = false, json = false, logprobs = false;
-  StopFlags stop;
-  SamplingFlags sampling;
-  EngineFlags engine;
-};
+std::vector<OptionRow> many_rows(RunFlags& f) {
+  std::vector<OptionRow> rows = {
+      {.flags = "--prompts",
+       .value = "FILE",
+       .help = "instead of TEXT: a JSON object a line, {\"messages\": [...]} or {\"prompt\": "
+               "\"text\"}, with an id and settings if wanted (max_tokens, temperature, n, ...)",
+       .target = &f.prompts},
+      {.flags = "--out",
+       .value = "FILE",
+       .help = "the answers, a JSON object a line, in the order of the prompts (standard output); "
+               "after a stop the same command goes on where it was",
+       .target = &f.out}};
+  for (OptionRow& row : f.batch.many_rows()) rows.push_back(std::move(row));
+  return rows;
+}
 
 CommandLine describe(RunFlags& f) {
   return {
       .name = "run",
       .summary =
           "Answers one prompt. Where the checkpoint has a chat template, TEXT is the user's "
-          "turn in it; --raw lets the model continue TEXT as it stands.",
+          "turn in it; --raw lets the model continue TEXT as it stands. --prompts answers a file "
+          "of them, many at once.",
       .positionals = {{"MODEL", kModelHelp, &f.model},
                       {"TEXT", "the prompt; left out: standard input", &f.text}},
       .groups =
@@ -49,6 +57,7 @@ CommandLine describe(RunFlags& f) {
               .help = "token ids instead of TEXT: decimal numbers separated by white space; needs "
                       "no tokenizer (-: standard input)",
               .target = &f.ids_file}}},
+           {"Many prompts", many_rows(f)},
            {"Answer", f.stop.rows()},
            {"Output",
             {{.flags = "--json",
@@ -60,10 +69,13 @@ CommandLine describe(RunFlags& f) {
               .help = "with --json: the model's log-probability of each id",
               .target = &f.logprobs}}},
            {"Sampling", f.sampling.rows()},
+           {"Speed", f.batch.rows()},
            {"Engine", f.engine.rows()}},
       .examples = {"kogia run DeepSeek-R1-Distill-Qwen-1.5B \"What is the capital of France?\" "
                    "--temperature 0",
-                   "kogia run model.gguf --ids prompt.ids --max-tokens 24 --ignore-eos --json"}};
+                   "kogia run model.gguf --ids prompt.ids --max-tokens 24 --ignore-eos --json",
+                   "kogia run MODEL --prompts questions.jsonl --out answers.jsonl --max-tokens "
+                   "512"}};
 }
 
 // What contradicts itself is refused before a model is loaded.
@@ -71,6 +83,8 @@ void check(const RunFlags& f) {
   const auto refuse = [](const std::string& message, const std::string& help = {}) {
     throw Error(ErrorCode::kUsage, message, help);
   };
+  if (!f.prompts.empty()) return check_many(f);
+  if (!f.out.empty()) refuse("--out needs --prompts");
   if (!f.ids_file.empty() && f.text) refuse("--ids and TEXT are two prompts, expected one");
   if (!f.system.empty() && (f.raw || !f.ids_file.empty())) {
     refuse("--system needs the chat template, which --raw and --ids leave out");
@@ -88,14 +102,9 @@ std::vector<TokenId> prompt_ids(const RunFlags& f, const Engine& engine) {
   const std::string text = f.text ? *f.text : read_text("-");
   if (text.empty()) throw Error(ErrorCode::kUsage, "standard input is empty, expected a prompt");
   if (f.raw) return raw_prompt(engine, text);
-  if (engine.chat() == nullptr) {
-    if (!engine.chat_problem().empty()) {
-      throw Error(ErrorCode::kInvalid, "chat template: " + engine.chat_problem(),
-                  "--raw does without it");
-    }
-    if (f.system.empty()) return raw_prompt(engine, text);
-    throw Error(ErrorCode::kUsage, "--system needs a chat template, and the checkpoint has none");
-  }
+  const bool has_template = engine.chat() != nullptr || !engine.chat_problem().empty();
+  if (!has_template && f.system.empty()) return raw_prompt(engine, text);
+  require_chat_template(engine, "--raw does without it");
   std::vector<ChatMessage> messages;
   if (!f.system.empty()) messages.push_back({"system", f.system, {}});
   messages.push_back({"user", text, {}});
@@ -115,6 +124,10 @@ void print_json(const RunFlags& f, const Engine& engine, const Generation& g) {
   object["completion_tokens"] = g.ids.size();
   object["prefill_s"] = g.prefill_s;
   object["decode_s"] = g.decode_s;
+  if (f.batch.speculate != "none") {
+    object["drafted"] = g.n_drafted;
+    object["accepted"] = g.n_accepted;
+  }
   write_json(object);
 }
 
@@ -147,6 +160,7 @@ int run_command(Arguments arguments) {
   GenerateOptions options;
   f.stop.apply(options);
   (void)f.sampling.params({});  // refuses bad values before the model is loaded
+  if (!f.prompts.empty()) return run_many(f);
 
   const auto engine = open_engine(f.model, f.engine);
   options.sampling = f.sampling.params(engine->defaults());
@@ -154,7 +168,7 @@ int run_command(Arguments arguments) {
   const std::vector<TokenId> prompt = prompt_ids(f, *engine);
 
   const InterruptGuard ctrl_c;
-  Batcher batcher(*engine, {});
+  Batcher batcher(*engine, f.batch.options());
   AnswerPrinter printer(out_is_terminal());
   PrefillProgress progress(f.engine.quiet);
   GenerateEvents events;

@@ -37,6 +37,8 @@ TEST(RenderProgress, ShowsShareAmountRateAndTimeLeft) {
   EXPECT_THAT(text, HasSubstr("25 of 100  5/s  ETA 0:15"));
   EXPECT_THAT(render_progress("x", 1 << 20, 4 << 20, 2, ProgressUnit::kBytes, 100),
               HasSubstr("1.0 MiB of 4.0 MiB  512.0 KiB/s  ETA 0:06"));
+  EXPECT_THAT(render_progress("answers", 5, 10, 5, ProgressUnit::kCount, 100, "431 tok/s"),
+              HasSubstr("5 of 10  1/s  431 tok/s  ETA 0:05"));
 }
 
 TEST(RenderProgress, NeverDividesByZeroOrOverflowsTheLine) {
