@@ -1,8 +1,30 @@
 #include "cli/batch_flags.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "infer/cache_fingerprint.h"
 #include "infer/drafter.h"
 
 namespace kogia::cli {
+
+std::optional<Index> parse_bytes(std::string_view text) {
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
+  const auto value = parse_double(text.substr(0, digits));
+  std::string_view unit = text.substr(digits);
+  if (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
+  double factor = 1;
+  if (!unit.empty() && unit != "B") {
+    constexpr std::string_view kUnits = "KMGT";
+    const std::size_t power = kUnits.find(unit.front());
+    const std::string_view rest = unit.substr(1);
+    if (power == kUnits.npos || !(rest.empty() || rest == "B" || rest == "iB")) return {};
+    factor = std::exp2(10 * (static_cast<double>(power) + 1));
+  }
+  if (!value || *value * factor >= 0x1p62) return {};
+  return static_cast<Index>(*value * factor);
+}
 
 std::vector<OptionRow> BatchFlags::rows() {
   return {
@@ -13,6 +35,15 @@ std::vector<OptionRow> BatchFlags::rows() {
                "(none)",
        .target = &speculate,
        .choices = {"none", "lookup"}},
+      {.flags = "--cache-dir",
+       .value = "DIR",
+       .help = "keep what prompts made of the cache there: a beginning that was read once is not "
+               "computed again, in later runs neither",
+       .target = &cache_dir},
+      {.flags = "--cache-size",
+       .value = "SIZE",
+       .help = "what that folder may hold; what was used longest ago leaves (8GiB)",
+       .target = &cache_size},
   };
 }
 
@@ -33,8 +64,28 @@ std::vector<OptionRow> BatchFlags::many_rows() {
   };
 }
 
-BatcherOptions BatchFlags::options() const {
-  BatcherOptions options{.step_tokens = step_tokens, .max_sequences = max_sequences};
+void BatchFlags::check() const {
+  const auto bytes = parse_bytes(cache_size);
+  if (!bytes || *bytes <= 0) {
+    throw_error(ErrorCode::kUsage, "--cache-size is '{}', expected a size, for example 20GiB",
+                cache_size);
+  }
+}
+
+DiskCache BatchFlags::open_cache(Engine& engine) const {
+  if (cache_dir.empty()) return {};
+  DiskCache cache;
+  cache.store = PageStore::open({.folder = cache_dir,
+                                 .max_bytes = *parse_bytes(cache_size),
+                                 .fingerprint = cache_fingerprint(engine),
+                                 .page_bytes = engine.cache().page_bytes()});
+  cache.tier = std::make_unique<DiskTier>(engine, *cache.store);
+  return cache;
+}
+
+BatcherOptions BatchFlags::options(const DiskCache& cache) const {
+  BatcherOptions options{
+      .step_tokens = step_tokens, .max_sequences = max_sequences, .lower_tier = cache.tier.get()};
   if (speculate == "lookup") {
     options.make_drafter = [experience = make_draft_experience()](const Request&) {
       return make_prompt_lookup(experience);

@@ -83,6 +83,7 @@ void check(const RunFlags& f) {
   const auto refuse = [](const std::string& message, const std::string& help = {}) {
     throw Error(ErrorCode::kUsage, message, help);
   };
+  f.batch.check();
   if (!f.prompts.empty()) return check_many(f);
   if (!f.out.empty()) refuse("--out needs --prompts");
   if (!f.ids_file.empty() && f.text) refuse("--ids and TEXT are two prompts, expected one");
@@ -168,7 +169,8 @@ int run_command(Arguments arguments) {
   const std::vector<TokenId> prompt = prompt_ids(f, *engine);
 
   const InterruptGuard ctrl_c;
-  Batcher batcher(*engine, f.batch.options());
+  const DiskCache cache = f.batch.open_cache(*engine);
+  Batcher batcher(*engine, f.batch.options(cache));
   AnswerPrinter printer(out_is_terminal());
   PrefillProgress progress(f.engine.quiet);
   GenerateEvents events;

@@ -131,7 +131,8 @@ int run_many(const RunFlags& f) {
   const auto answers = open_answers(f, file, plan, salt);
   const Index n_kept = answers->n_there();
 
-  Batcher batcher(*engine, f.batch.options());
+  const DiskCache cache = f.batch.open_cache(*engine);
+  Batcher batcher(*engine, f.batch.options(cache));
   RequestRunner runner{
       .submit = [&](Request r,
                     RequestEvents e) { return batcher.submit(std::move(r), std::move(e)); },

@@ -4,10 +4,22 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "cli/batch_flags.h"
 #include "cli/output.h"
 
 namespace kogia::cli {
 namespace {
+
+TEST(ParseBytes, TakesTheUsualUnitsAndRefusesOthers) {
+  EXPECT_EQ(parse_bytes("123"), 123);
+  EXPECT_EQ(parse_bytes("1.5KiB"), 1536);
+  EXPECT_EQ(parse_bytes("500 MB"), Index{500} << 20);
+  EXPECT_EQ(parse_bytes("20G"), Index{20} << 30);
+  EXPECT_EQ(parse_bytes("7B"), 7);
+  for (const char* text : {"", "G", "1X", "1GiBs", "-1", "1e9", "9999999999T", "1..5K"}) {
+    EXPECT_EQ(parse_bytes(text), std::nullopt) << text;
+  }
+}
 
 using testing::ElementsAre;
 using testing::HasSubstr;

@@ -132,6 +132,34 @@ TEST(Prompts, AStoppedRunGoesOnToTheSameFile) {
   EXPECT_EQ(answers(read_file(dir / "out.jsonl")), expected);
 }
 
+TEST(Prompts, ABeginningIsReadOnceAndFoundInTheFolderAfterARestart) {
+  const TempDir dir;
+  std::string preamble;
+  for (int i = 0; i < 40; ++i) preamble += "Whale number " + std::to_string(i) + " sings. ";
+  std::string prompts;
+  for (const char* end : {"The first", "The second", "The third"}) {
+    prompts +=
+        Json{{"prompt", preamble + end}, {"temperature", 0}, {"max_tokens", 6}}.dump() + "\n";
+  }
+  dir.write("p.jsonl", prompts);
+  std::vector<std::vector<Json>> said;
+  std::vector<double> shares;
+  for (int i = 0; i < 2; ++i) {
+    std::filesystem::remove(dir / "out.jsonl");
+    const auto result = kogia(
+        command(dir, {"--json", "--cache-dir", (dir / "pages").string(), "--cache-size", "64M"}));
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const Json summary = Json::parse(result.out);
+    shares.push_back(summary.at("cached_tokens").get<double>() /
+                     summary.at("prompt_tokens").get<double>());
+    said.push_back(answers(read_file(dir / "out.jsonl")));
+  }
+  EXPECT_EQ(said[0], said[1]);
+  EXPECT_GT(shares[0], 0.6) << "two of three prompts share the first one's beginning";
+  EXPECT_GT(shares[1], 0.8) << "full pages were kept";
+  EXPECT_EQ(kogia({"run", kModel, "x", "--cache-size", "much"}).exit_code, 2);
+}
+
 TEST(Prompts, WithoutOutLinesGoToStandardOutputAndNothingElse) {
   const auto result = kogia({"run", kModel, "--prompts", "-"}, {.input = kPrompts});
   EXPECT_EQ(result.exit_code, 0) << result.err;
