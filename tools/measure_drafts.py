@@ -2,14 +2,15 @@
 
   measure_drafts.py KOGIA MODEL [--rounds N] [--temperature X,Y] [--sets copy,free] [-- FLAG...]
 
-Prints a Markdown row for each set and temperature: tokens, tokens/s of each (all rounds together), their
-ratio, drafts, and whether the answers are equal byte for byte. One sequence at a time, so that decode is
-what is measured. Flags after -- go to `kogia run`.
+Prints a Markdown row for each set and temperature: tokens, tokens/s of each way (of each prompt the median
+round), their ratio, drafts of a round, and whether the answers are equal byte for byte. One sequence at a
+time, so that decode is what is measured. Flags after -- go to `kogia run`.
 """
 
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,36 +33,40 @@ def what_is_said(lines):
     return [{k: v for k, v in line.items() if k not in ("usage", "timings", "key")} for line in lines]
 
 
-class Sum:
+class Rounds:
+    """The same answers several times: of each prompt the median time counts, so that a disturbed run does not."""
+
     def __init__(self):
-        self.tokens = self.seconds = self.drafted = self.accepted = 0
+        self.rounds = []
 
     def add(self, lines):
-        for line in lines:
-            timings = line["timings"]
-            self.tokens += line["usage"]["completion_tokens"]
-            self.seconds += timings["decode_s"]
-            self.drafted += timings["drafted"]
-            self.accepted += timings["accepted"]
+        self.rounds.append(lines)
+
+    def tokens(self):
+        return sum(line["usage"]["completion_tokens"] for line in self.rounds[0])
 
     def rate(self):
-        return self.tokens / self.seconds
+        times = zip(*([line["timings"]["decode_s"] for line in lines] for lines in self.rounds))
+        return self.tokens() / sum(map(statistics.median, times))
+
+    def drafts(self, what):
+        return sum(line["timings"][what] for lines in self.rounds for line in lines) // len(self.rounds)
 
 
 def row(args, name, temperature):
     prompts = ROOT / "bench" / "prompts" / f"{name}.jsonl"
-    sums = {way: Sum() for way in WAYS}
-    said = {}
+    rounds = {way: Rounds() for way in WAYS}
     for _ in range(args.rounds):
         for way, flags in WAYS.items():
-            lines = answers(args.kogia, args.model, prompts, [*flags, "--temperature", temperature, *args.flags])
-            sums[way].add(lines)
-            said.setdefault(way, []).append(what_is_said(lines))
-    plain, lookup = sums["plain"], sums["lookup"]
-    equal = all(each == said["plain"][0] for each in said["plain"] + said["lookup"])
+            flags = [*flags, "--temperature", temperature, *args.flags]
+            rounds[way].add(answers(args.kogia, args.model, prompts, flags))
+    plain, lookup = rounds["plain"], rounds["lookup"]
+    said = [what_is_said(lines) for lines in plain.rounds + lookup.rounds]
+    equal = all(each == said[0] for each in said)
     print(
-        f"| {name} | {temperature} | {plain.tokens // args.rounds} | {plain.rate():.0f} | {lookup.rate():.0f} "
-        f"| {lookup.rate() / plain.rate():.2f} | {lookup.accepted} of {lookup.drafted} | {'yes' if equal else 'NO'} |",
+        f"| {name} | {temperature} | {plain.tokens()} | {plain.rate():.0f} | {lookup.rate():.0f} "
+        f"| {lookup.rate() / plain.rate():.2f} | {lookup.drafts('accepted')} of {lookup.drafts('drafted')} "
+        f"| {'yes' if equal else 'NO'} |",
         flush=True,
     )
     return equal
@@ -71,11 +76,13 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("kogia")
     parser.add_argument("model")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--temperature", default="0,0.8")
     parser.add_argument("--sets", default="copy,free")
-    parser.add_argument("flags", nargs="*")
-    args = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:end])
+    args.flags = words[end + 1 :]
     print("| prompts | temperature | tokens | plain tok/s | lookup tok/s | ratio | drafts accepted | same bytes |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     equal = [row(args, name, t) for name in args.sets.split(",") for t in args.temperature.split(",")]

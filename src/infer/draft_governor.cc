@@ -129,7 +129,7 @@ DraftGovernor::DraftGovernor(std::shared_ptr<DraftExperience> experience)
 }
 
 Index DraftGovernor::choose(std::span<const double> chances) const {
-  if (base_rows_ == 0 || chances.empty() || lost_ > kMayLose * elapsed_) return 0;
+  if (base_rows_ == 0 || chances.empty() || gained_ < -kMayLose * elapsed_) return 0;
   const auto seconds = experience_->costs.seconds(base_rows_, static_cast<Index>(chances.size()));
   if (seconds.empty()) return 0;
   const auto rows = static_cast<double>(base_rows_);
@@ -154,7 +154,7 @@ void DraftGovernor::record(Index n_drafted, Index n_accepted, Index n_rows, doub
   base_rows_ = n_rows - n_drafted;
   const double keep = 1 - 1 / kRememberSteps;
   elapsed_ = keep * elapsed_ + seconds;
-  lost_ *= keep;
+  gained_ *= keep;
   if (n_drafted == 0) return;
   const auto usual = costs.seconds(base_rows_, n_drafted);
   if (usual.empty()) return;
@@ -162,8 +162,7 @@ void DraftGovernor::record(Index n_drafted, Index n_accepted, Index n_rows, doub
   const auto rows = static_cast<double>(base_rows_);
   const double one_by_one = usual[0] * (rows + static_cast<double>(n_drafted)) / rows;
   const double took = std::min({seconds, usual.back(), one_by_one});
-  lost_ += took - usual[0] * (rows + static_cast<double>(n_accepted)) / rows;
-  lost_ = std::max(lost_, 0.0);
+  gained_ += usual[0] * (rows + static_cast<double>(n_accepted)) / rows - took;
 }
 
 std::shared_ptr<DraftExperience> make_draft_experience() {

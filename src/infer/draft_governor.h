@@ -9,8 +9,8 @@
 //
 // T is measured in every step, p wherever a guess meets the token that came, drafted or not: it
 // costs nothing to see that guesses would have been right. Only what a longer step takes has to be
-// tried out, and what all drafts of a request may lose, measured too, is bounded: one step and one
-// percent of the time.
+// tried out, and what all drafts of a request may lose together, measured too, is bounded: one
+// step and one percent of the time.
 
 #include <array>
 #include <memory>
@@ -91,7 +91,7 @@ class DraftGovernor {
   std::shared_ptr<DraftExperience> experience_;
   Index base_rows_ = 0;  // of the last step, without this request's drafts; 0: none yet
   double elapsed_ = 0;   // of the last few hundred steps
-  double lost_ = 0;      // by drafts, against plain steps for as many tokens; gains pay it back
+  double gained_ = 0;    // by drafts, against plain steps for as many tokens; may be negative
 };
 
 }  // namespace kogia

@@ -205,6 +205,19 @@ TEST(PromptLookup, ACopyIsDecodedSeveralTimesAsFast) {
   }
 }
 
+// Where a copy ends, a long draft is wrong for once. What the copy has gained pays for that.
+TEST(PromptLookup, ACopyThatIsInterruptedIsGoneOnWithAtOnce) {
+  const Tokens prompt = random_tokens(600, 18);
+  Tokens text;
+  for (std::size_t i = 0; i < 600; i += 60) {
+    const auto from = prompt.begin() + static_cast<std::ptrdiff_t>(i);
+    text = text + Tokens(from, from + 60) + random_tokens(6, 100 + i);
+  }
+  const Cost cost = [](Index rows) { return 1 + 0.3 * static_cast<double>(rows - 1); };
+  const Decoded d = Loop(cost).decode(prompt, text);
+  EXPECT_LT(d.seconds, plain_seconds(text, cost) / 1.8);
+}
+
 TEST(PromptLookup, WhereEveryRowCountsNothingIsDrafted) {
   const Tokens prompt = random_tokens(500, 5);
   const Decoded d = Loop(kEveryRowCounts).decode(prompt, prompt + prompt);
