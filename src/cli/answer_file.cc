@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <charconv>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>

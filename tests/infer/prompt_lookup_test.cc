@@ -152,7 +152,9 @@ TEST(NgramIndex, FindsWhatASearchThroughAllFinds) {
       EXPECT_LE(match.length, longest);
     }
     // Only the latest places are looked at, but a long match is never missed for short ones.
-    if (longest >= 7) EXPECT_EQ(match.length, longest) << n;
+    if (longest >= 7) {
+      EXPECT_EQ(match.length, longest) << n;
+    }
   }
 }
 
