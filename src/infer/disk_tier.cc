@@ -52,7 +52,7 @@ void DiskTier::save(std::string_view tenant, std::span<const TokenId> ids,
     const PageKey before = key;
     const auto part = tokens_of_page(ids, i);
     key = page_key(before, part);
-    if (i < first_page || store_.contains(key)) continue;
+    if (i < first_page) continue;
     store_.save(key, before, part, engine_.cache().page(pages[static_cast<std::size_t>(i)]));
   }
 }
