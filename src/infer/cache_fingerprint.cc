@@ -119,6 +119,7 @@ std::string fingerprint_difference(const std::string& saved, const std::string& 
     // The numbers differ with anything else that does.
     if (name == "arithmetic" && !text.empty()) continue;
     text += fmt::format("{}{} {}, here {}", text.empty() ? "" : "; ", name, old, value);
+    if (name == "arithmetic") text += " (another kind of processor, or version of Kogia)";
   }
   return text.empty() ? "it says more than is known here" : text;
 }

@@ -12,7 +12,7 @@ namespace kogia {
 inline constexpr int kCacheArithmetic = 1;
 
 /// Lines "NAME: VALUE": weights (a hash of all files and the configuration), compute, mla, device
-/// (the instruction set), cache (type and layout), arithmetic (kCacheArithmetic, and a hash of what
+/// (its instruction set), cache (type and layout), arithmetic (kCacheArithmetic, and a hash of what
 /// the model makes of four tokens, here and now). Equal fingerprints give equal bits, wherever the
 /// files lie and on whatever machine. Reads the whole checkpoint, unless the hash of a file that
 /// has not changed since is in PackingOptions::cache_folder.
