@@ -1,5 +1,6 @@
 #include "cli/conversation.h"
 
+#include <span>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -8,6 +9,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "cli/prompt.h"
+#include "infer/session_pages.h"
 
 namespace kogia::cli {
 namespace {
@@ -44,9 +46,10 @@ ChatMessage from_json(const Json& object, const std::string& where) {
 
 }  // namespace
 
-Conversation::Conversation(Engine& engine, GenerateOptions options, std::string system)
+Conversation::Conversation(Engine& engine, BatcherOptions batching, GenerateOptions options,
+                           std::string system)
     : engine_(engine),
-      batcher_(engine, {}),
+      batcher_(engine, std::move(batching)),
       options_(std::move(options)),
       system_(std::move(system)) {}
 
@@ -84,7 +87,8 @@ Generation Conversation::answer(const std::vector<ChatMessage>& asked,
   if (g.finish_reason == FinishReason::kInterrupted && g.content.empty()) return g;
   turns_ = asked;
   turns_.push_back({"assistant", g.content, extra_json(g.reasoning)});
-  n_tokens_ = g.n_prompt + static_cast<Index>(g.ids.size());
+  tokens_ = prompt;
+  tokens_.insert(tokens_.end(), g.ids.begin(), g.ids.end());
   return g;
 }
 
@@ -95,7 +99,7 @@ void Conversation::set_system(std::string text) {
 
 void Conversation::reset() {
   turns_.clear();
-  n_tokens_ = 0;
+  tokens_.clear();
 }
 
 void Conversation::save(const std::filesystem::path& file) const {
@@ -105,6 +109,21 @@ void Conversation::save(const std::filesystem::path& file) const {
   write_file_atomically(
       file,
       Json{{"messages", messages}}.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+void Conversation::save_cache(const std::filesystem::path& file) {
+  if (turns_.empty()) {
+    std::error_code ignored;
+    std::filesystem::remove(file, ignored);
+  } else if (!tokens_.empty()) {
+    // The last token was drawn and not computed.
+    save_session(engine_, batcher_.prefixes(), file, {},
+                 std::span<const TokenId>(tokens_).first(tokens_.size() - 1));
+  }
+}
+
+void Conversation::load_cache(const std::filesystem::path& file) {
+  tokens_ = load_session(engine_, batcher_.prefixes(), file, {});
 }
 
 void Conversation::load(const std::filesystem::path& file) {
@@ -141,6 +160,7 @@ void Conversation::load(const std::filesystem::path& file) {
   }
   system_ = std::move(system);
   turns_ = std::move(turns);
+  tokens_.clear();
 }
 
 }  // namespace kogia::cli

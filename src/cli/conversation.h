@@ -15,7 +15,8 @@ namespace kogia::cli {
 /// Turns are user and assistant messages by turns; the system message stands apart.
 class Conversation {
  public:
-  Conversation(Engine& engine, GenerateOptions options, std::string system);
+  Conversation(Engine& engine, BatcherOptions batching, GenerateOptions options,
+               std::string system);
 
   /// Asks and remembers both sides. What Ctrl-C cut short is kept as far as it came; without a word
   /// of answer the question is forgotten too. Throws Error (usage) where the conversation no longer
@@ -31,13 +32,18 @@ class Conversation {
   void save(const std::filesystem::path& file) const;
   /// Replaces the conversation. Errors name the file and what is wrong; then nothing has changed.
   void load(const std::filesystem::path& file);
+  /// What is cached of the conversation, beside its messages: it would be computed again without.
+  /// Errors as those of infer/session_pages.h. An empty conversation removes the file; one to which
+  /// nothing was said since load() leaves it as it is.
+  void save_cache(const std::filesystem::path& file);
+  void load_cache(const std::filesystem::path& file);
 
   GenerateOptions& options() { return options_; }
   Engine& engine() const { return engine_; }
   const std::vector<ChatMessage>& turns() const { return turns_; }
   const std::string& system() const { return system_; }
   /// Prompt and answer of the last turn, in tokens.
-  Index n_tokens() const { return n_tokens_; }
+  Index n_tokens() const { return static_cast<Index>(tokens_.size()); }
 
  private:
   Generation answer(const std::vector<ChatMessage>& asked, const GenerateEvents& events);
@@ -47,7 +53,7 @@ class Conversation {
   GenerateOptions options_;
   std::string system_;
   std::vector<ChatMessage> turns_;
-  Index n_tokens_ = 0;
+  std::vector<TokenId> tokens_;
 };
 
 }  // namespace kogia::cli

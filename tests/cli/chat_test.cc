@@ -158,6 +158,79 @@ TEST(Chat, ASavedConversationGoesOnElsewhere) {
   EXPECT_EQ(saved.at("messages").back().at("content"), kAnswer);
 }
 
+int computed(const Json& answer) { return answer.at("computed_tokens"); }
+
+// The second turn in another process, which computes what is new and no more.
+TEST(Chat, ASessionGoesOnInAnotherProcess) {
+  const TempDir dir;
+  const std::string file = (dir / "talk.json").string(), second = "And of Italy?\n";
+  const std::string first = "Here is a long text. " + std::string(kQuestion) +
+                            " Tell me about its river, its towers, its museums and its bread, and "
+                            "which of them you would show to a friend who has a single day.\n";
+  const std::vector<std::string> plain{"--max-tokens", "80"};
+  const std::vector<std::string> flags{"--max-tokens", "80", "--session", file};
+  const auto whole = piped(first + second, plain);
+  ASSERT_EQ(whole.size(), 2U);
+  EXPECT_EQ(piped(first, flags).at(0).at("text"), whole[0].at("text"));
+  EXPECT_EQ(Json::parse(read_file(file)).at("messages").back().at("content"), whole[0].at("text"));
+  const std::string cache = read_file(file + ".cache"), messages = read_file(file);
+
+  const auto again = [&](const std::string& cached, const std::vector<std::string>& more) {
+    dir.write("talk.json", messages);
+    dir.write("talk.json.cache", cached);
+    std::vector<std::string> arguments{"chat", smollm2().string(), "--temperature", "0", "--json"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    auto result = kogia(arguments, {.input = second});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result;
+  };
+  auto result = again(cache, {});
+  EXPECT_EQ(Json::parse(result.out).at("text"), whole[1].at("text"));
+  // Whole pages are saved: of what was there before, less than one is computed again.
+  EXPECT_LT(computed(Json::parse(result.out)), computed(whole[1]) + 64);
+
+  // Without a cache that fits it is slower and says why.
+  std::string damaged = cache;
+  damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 4);
+  result = again(damaged, {});
+  EXPECT_THAT(result.err, HasSubstr("talk.json.cache: damaged"));
+  EXPECT_EQ(Json::parse(result.out).at("text"), whole[1].at("text"));
+  EXPECT_EQ(computed(Json::parse(result.out)), whole[1].at("prompt_tokens"));
+  result = again(cache, {"--cache-type", "f32"});
+  EXPECT_THAT(result.err, HasSubstr("cache bf16"));
+  EXPECT_THAT(result.err, HasSubstr("here f32"));
+}
+
+TEST(Chat, ASessionKeepsItsSystemMessage) {
+  const TempDir dir;
+  const std::string file = (dir / "talk.json").string();
+  piped("Hello.\n", {"--session", file, "--system", "Be brief.", "--max-tokens", "4"});
+  EXPECT_EQ(Json::parse(read_file(file)).at("messages").at(0).at("content"), "Be brief.");
+  const auto result = kogia({"chat", smollm2().string(), "--session", file, "--system", "Be rude."},
+                            {.input = "Hello.\n"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("system message of its own"));
+  const auto next = piped("And you?\n", {"--session", file, "--max-tokens", "4"});
+  EXPECT_EQ(next.size(), 1U);
+  EXPECT_EQ(Json::parse(read_file(file)).at("messages").size(), 5U);
+}
+
+TEST(Chat, APromptIsFoundOnDiskByTheNextRun) {
+  const TempDir dir;
+  const std::string folder = (dir / "cache").string();
+  std::string text = "Count these:";
+  for (int i = 0; i < 100; ++i) text += " " + std::to_string(i);
+  const std::vector<std::string> flags{"--max-tokens", "8", "--cache-dir", folder};
+  const auto first = piped(text + "\n", flags), second = piped(text + "\n", flags);
+  EXPECT_EQ(first.at(0).at("text"), second.at(0).at("text"));
+  EXPECT_EQ(computed(first.at(0)), first.at(0).at("prompt_tokens"));
+  EXPECT_LE(computed(second.at(0)), 64);
+  const auto refused = kogia({"chat", smollm2().string(), "--cache-dir", "/dev/null/x"}, {});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("no pages can be kept here"));
+}
+
 TEST(Chat, AFullContextIsSaid) {
   const auto result =
       kogia({"chat", smollm2().string(), "--temperature", "0", "--ctx", "64", "--ignore-eos"},
