@@ -20,7 +20,7 @@ namespace kogia::cli {
 namespace {
 
 struct QuantizeFlags {
-  std::string source, type, target, imatrix;
+  std::string source, type, target, imatrix, keep_bf16;
   bool mtp = false, json = false;
   EngineFlags engine;
   std::uint64_t unused_seed = 0;
@@ -47,6 +47,11 @@ CommandLine describe(QuantizeFlags& f) {
                     .help = "an importance matrix of llama.cpp (.gguf or .dat): errors count as "
                             "much as the columns they are in",
                     .target = &f.imatrix},
+                   {.flags = "--keep-bf16",
+                    .value = "PARTS",
+                    .help = "of FP8: weights whose names contain one of these, divided by commas, "
+                            "stay in bf16 (q_proj,k_proj,layers.29.)",
+                    .target = &f.keep_bf16},
                    {.flags = "--mtp",
                     .value = {},
                     .help = "keep a folder's multi-token prediction layers in a GGUF",
@@ -61,7 +66,8 @@ CommandLine describe(QuantizeFlags& f) {
       .examples = {"kogia quantize model-f16.gguf Q4_K model-q4_k.gguf",
                    "kogia quantize model-f16.gguf Q4_0 model-q4_0.gguf --imatrix imatrix.gguf",
                    "kogia quantize deepseek-fp8 Q4_K deepseek-q4_k.gguf",
-                   "kogia quantize deepseek-bf16 FP8 deepseek-fp8"}};
+                   "kogia quantize deepseek-bf16 FP8 deepseek-fp8",
+                   "kogia quantize smollm2 FP8 smollm2-fp8 --keep-bf16 q_proj,k_proj,layers.29."}};
 }
 
 Quantization wanted(const std::string& type) {
@@ -71,6 +77,17 @@ Quantization wanted(const std::string& type) {
       ErrorCode::kUsage,
       fmt::format("TYPE is '{}', expected one of {}", type, fmt::join(quantization_names(), ", ")),
       meant ? fmt::format("did you mean {}?", *meant) : std::string());
+}
+
+std::vector<std::string> parts_of(const std::string& list) {
+  std::vector<std::string> parts;
+  if (list.empty()) return parts;
+  std::size_t begin = 0;
+  for (std::size_t end = 0; end != std::string::npos; begin = end + 1) {
+    end = list.find(',', begin);
+    parts.push_back(list.substr(begin, end == std::string::npos ? end : end - begin));
+  }
+  return parts;
 }
 
 void check_places(const QuantizeFlags& f, Quantization type) {
@@ -83,6 +100,9 @@ void check_places(const QuantizeFlags& f, Quantization type) {
       throw_error(ErrorCode::kUsage, "DST is '{}', expected the name of a folder: FP8 is no GGUF",
                   f.target);
     }
+  } else if (!f.keep_bf16.empty()) {
+    throw_error(ErrorCode::kUsage, "--keep-bf16 is of FP8; {} is one of llama.cpp's mixtures",
+                f.type);
   } else if (!f.target.ends_with(".gguf")) {
     throw_error(ErrorCode::kUsage,
                 "DST is '{}', expected a name that ends in .gguf: {} is a type "
@@ -147,6 +167,7 @@ int quantize_command(Arguments arguments) {
   std::optional<Progress> progress;
   QuantizeOptions options{.target = type,
                           .importance = importance ? &*importance : nullptr,
+                          .keep_bf16 = parts_of(f.keep_bf16),
                           .mtp = f.mtp,
                           .n_threads = static_cast<int>(f.engine.threads)};
   if (!f.engine.quiet) {

@@ -92,6 +92,12 @@ bool write_folder_files(const Checkpoint& source, ModelConfig config,
   ConfigExtras extras = config_extras(source, text ? &*text : nullptr);
   extras.torch_dtype = main_type(targets);
   extras.fp8 = std::ranges::any_of(targets, &TargetTensor::is_fp8);
+  for (const TargetTensor& t : targets) {
+    constexpr std::string_view kSuffix = ".weight";
+    if (extras.fp8 && !t.is_fp8() && is_fp8_weight(t.name, t.shape)) {
+      extras.fp8_not.push_back(t.name.substr(0, t.name.size() - kSuffix.size()));
+    }
+  }
   SafetensorsWriter writer(path, options.max_shard_bytes);
   writer.add_text("config.json", official_config_json(config, extras));
   if (options.tokenizer) add_tokenizer_files(writer, source, text ? &*text : nullptr);

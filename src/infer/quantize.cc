@@ -1,5 +1,6 @@
 #include "infer/quantize.h"
 
+#include <algorithm>
 #include <set>
 
 #include "base/error.h"
@@ -85,8 +86,9 @@ class Quantizer {
   QuantizeReport fp8_folder(const fs::path& path) {
     const ModelConfig config = config_of(source_);
     std::vector<TargetTensor> targets = plan_folder(source_, config, true);
+    check_kept(targets);
     for (TargetTensor& t : targets) {
-      const bool fp8 = is_fp8_weight(t.name, t.shape);
+      const bool fp8 = is_fp8_weight(t.name, t.shape) && !is_kept(t.name);
       t.dtype = t.use == TensorUse::kRouterBias ? DType::f32 : fp8 ? DType::f8_e4m3 : DType::bf16;
       count(t);
     }
@@ -95,6 +97,25 @@ class Quantizer {
   }
 
  private:
+  bool is_kept(std::string_view name) const {
+    return std::ranges::any_of(options_.keep_bf16, [&](const std::string& part) {
+      return name.find(part) != std::string_view::npos;
+    });
+  }
+  void check_kept(const std::vector<TargetTensor>& targets) const {
+    for (const std::string& part : options_.keep_bf16) {
+      const bool is_part = std::ranges::any_of(targets, [&](const TargetTensor& t) {
+        return is_fp8_weight(t.name, t.shape) && t.name.find(part) != std::string::npos;
+      });
+      if (is_part && !part.empty()) continue;
+      throw Error(
+          ErrorCode::kUsage,
+          fmt::format("{}: no weight that becomes FP8 has '{}' in its name", source_.path(), part),
+          "names are those of a Hugging Face folder, such as "
+          "model.layers.3.self_attn.q_proj.weight");
+    }
+  }
+
   RewriteOptions rewrite_options() const {
     RewriteOptions rewrite{
         .n_threads = options_.n_threads, .on_progress = options_.on_progress, .finite = true};

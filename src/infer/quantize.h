@@ -17,6 +17,8 @@ namespace kogia {
 struct QuantizeOptions {
   Quantization target = Quantization::kQ8_0;
   const ImportanceMatrix* importance = nullptr;  // of GGUF types
+  /// Of FP8: tensors whose names contain one of these stay in bf16.
+  std::vector<std::string> keep_bf16 = {};
   bool mtp = false;  // multi-token prediction layers of a folder into a GGUF; others keep theirs
   int n_threads = 0;
   /// Bytes of the target that are done. Ctrl-C is looked for between calls (throws).
@@ -38,7 +40,8 @@ struct QuantizeReport {
 ///
 /// kFp8: a folder at `target` as `convert` writes it, with FP8 weights in blocks of 128 x 128: E4M3
 /// weights, f32 X.weight_scale_inv beside them, the rest in bf16 (e_score_correction_bias in f32),
-/// and quantization_config in config.json.
+/// and quantization_config in config.json. A part of keep_bf16 that no such weight's name contains
+/// throws Error kUsage.
 ///
 /// The same bytes for any number of threads. Nothing is at `target` before it is whole.
 QuantizeReport quantize_checkpoint(const Checkpoint& source, const std::filesystem::path& target,

@@ -270,6 +270,11 @@ std::string official_config_json(const ModelConfig& c, const ConfigExtras& extra
                                 {"fmt", "e4m3"},
                                 {"quant_method", "fp8"},
                                 {"weight_block_size", {128, 128}}};
+    if (!extras.fp8_not.empty()) {
+      Json& modules = j["quantization_config"]["modules_to_not_convert"];
+      modules = extras.fp8_not;
+      modules.push_back("lm_head");  // a list of one's own takes the place of the default
+    }
   }
   if (!extras.source.empty()) {
     const Json source = Json::parse(extras.source);

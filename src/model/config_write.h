@@ -16,8 +16,11 @@ class GgufWriter;
 /// What config.json says beyond the model itself.
 struct ConfigExtras {
   DType torch_dtype = DType::bf16;
-  bool fp8 = false;                  // weights are E4M3 in blocks of 128 x 128, as DeepSeek's
   std::vector<Index> bos, eos, pad;  // ids; empty: left out
+  /// Weights are E4M3 in blocks of 128 x 128, as DeepSeek's, but not those of some modules, by
+  /// their full names.
+  bool fp8 = false;
+  std::vector<std::string> fp8_not = {};
   /// A config.json whose keys of no meaning here are kept, or empty.
   std::string source = {};
 };

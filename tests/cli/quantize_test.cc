@@ -76,6 +76,10 @@ TEST(QuantizeCommand, WrongUseIsNamed) {
   refused({"quantize", kModel, "Q4_K", kModel}, 2, "DST is SRC");
   refused({"quantize", kModel, "FP8", target, "--imatrix", "x"}, 2, "--imatrix is about");
   refused({"quantize", kModel, "FP8", target}, 2, "folder");
+  refused({"quantize", kModel, "Q8_0", target, "--keep-bf16", "q_proj"}, 2, "--keep-bf16");
+  const std::string folder = (dir / "x").string();
+  refused({"quantize", kModel, "FP8", folder, "--keep-bf16", "q_proj,attn_k"}, 2, "'attn_k'");
+  refused({"quantize", kModel, "FP8", folder, "--keep-bf16", "q_proj,"}, 2, "''");
   refused({"quantize", kModel, "Q4_K", target, "--imatrix", kModel}, 1, ".in_sum2");
   refused({"quantize", (dir / "missing.gguf").string(), "Q4_K", target}, 1, "missing.gguf");
   refused({"quantize", kModel, "Q4_K", "/nowhere/x.gguf"}, 1, "/nowhere/x.gguf");

@@ -374,6 +374,31 @@ TEST(QuantizeFp8, AGgufGivesTheFolderOfItsFolder) {
   }
 }
 
+TEST(QuantizeFp8, WhatIsToBeKeptStaysInBf16AndTheConfigurationSaysSo) {
+  const TempDir dir;
+  const auto source = Checkpoint::open(golden_folder("llama"));
+  quantize_checkpoint(
+      *source, dir / "fp8",
+      {.target = Quantization::kFp8, .keep_bf16 = {"self_attn.q_proj", "layers.1.mlp."}});
+  const auto fp8 = Checkpoint::open(dir / "fp8");
+  const std::string first = "model.layers.0.", second = "model.layers.1.";
+  std::vector<std::string> kept;
+  for (const std::string& name :
+       {first + "self_attn.q_proj", second + "self_attn.q_proj", second + "mlp.gate_proj",
+        second + "mlp.up_proj", second + "mlp.down_proj"}) {
+    EXPECT_EQ(fp8->require(name + ".weight").view.dtype, DType::bf16);
+    EXPECT_EQ(fp8->find(name + ".weight_scale_inv"), nullptr);
+    kept.push_back(name);
+  }
+  kept.emplace_back("lm_head");
+  for (const std::string& name : {first + "self_attn.k_proj", first + "mlp.gate_proj"}) {
+    EXPECT_EQ(fp8->require(name + ".weight").view.dtype, DType::f8_e4m3);
+  }
+  const auto json = nlohmann::json::parse(*fp8->text_file("config.json"));
+  EXPECT_THAT(json.at("quantization_config").at("modules_to_not_convert").get<decltype(kept)>(),
+              testing::UnorderedElementsAreArray(kept));
+}
+
 TEST(QuantizeFp8, AFolderThatIsThereIsLeftAlone) {
   const TempDir dir;
   dir.write("fp8/mine.txt", "mine");
