@@ -34,18 +34,12 @@ AtomicFile::~AtomicFile() {
   if (fd_.valid()) ::unlink(temporary_.c_str());  // not committed
 }
 
-void AtomicFile::write_all(const std::byte* data, std::size_t n) {
-  while (n > 0) {
-    const ssize_t written = ::write(fd_.get(), data, n);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw_errno(target_.string(), "cannot write");
-    data += written;
-    n -= static_cast<std::size_t>(written);
-  }
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  if (!write_all(fd_, bytes)) throw_errno(target_.string(), "cannot write");
 }
 
 void AtomicFile::flush() {
-  write_all(buffer_.data(), buffer_.size());
+  write(buffer_);
   buffer_.clear();
 }
 
@@ -53,7 +47,7 @@ void AtomicFile::append(std::span<const std::byte> bytes) {
   KOGIA_CHECK(fd_.valid());
   if (buffer_.size() + bytes.size() > kBufferBytes) flush();
   if (bytes.size() >= kBufferBytes) {
-    write_all(bytes.data(), bytes.size());
+    write(bytes);
   } else {
     buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   }

@@ -45,7 +45,7 @@ class AtomicFile {
 
  private:
   void flush();
-  void write_all(const std::byte* data, std::size_t n);
+  void write(std::span<const std::byte> bytes);
 
   std::filesystem::path target_, temporary_;
   FileDescriptor fd_;

@@ -1,6 +1,8 @@
 #pragma once
 // An owned POSIX file descriptor, and errno as an Error.
 
+#include <cstddef>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -23,6 +25,9 @@ class FileDescriptor {
  private:
   int fd_;
 };
+
+/// Writes all of it where the descriptor stands. False: errno says why not.
+bool write_all(const FileDescriptor& fd, std::span<const std::byte> bytes);
 
 /// Throws Error "path: what: reason" from errno: kNotFound for a missing file, else kIo.
 [[noreturn]] void throw_errno(std::string_view path, std::string_view what);

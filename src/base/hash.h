@@ -1,6 +1,6 @@
 #pragma once
-// Fast hashes that tell changed bytes from unchanged ones; not against who changes them on purpose
-// (base/sha256.h).
+// Fast hashes that tell changed bytes from unchanged ones; not against who changes them on
+// purpose.
 
 #include <cstddef>
 #include <cstdint>

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/index.h"
 
@@ -27,6 +28,7 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
   Index size() const { return static_cast<Index>(size_); }
   /// When it was last written, in nanoseconds since 1970, as it was on opening.
   std::int64_t mtime_ns() const { return mtime_ns_; }

@@ -100,10 +100,6 @@ std::size_t for_each_line(std::string_view text, Visit&& visit) {
   return begin;
 }
 
-std::string_view text_of(const MappedFile& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
 bool is_answer(std::string_view line, std::string_view head) {
   return line.size() > head.size() && line.starts_with(head) && line[head.size()] == ',' &&
          nlohmann::json::accept(line);
@@ -175,7 +171,7 @@ class AnswerFile final : public Answers {
   // How much of the file is answers of this run.
   Index find_told() {
     const MappedFile file = MappedFile::open(out_.path());
-    const std::string_view text = text_of(file);
+    const std::string_view text = file.text();
     const std::size_t whole = for_each_line(text, [&](std::string_view line, std::size_t) {
       if (next_ == n_slots_) refuse(next_ + 1, "more answers than the prompts ask for");
       if (!is_answer(line, head_(next_))) {
@@ -197,7 +193,7 @@ class AnswerFile final : public Answers {
   // something else and not used.
   Index find_ahead() {
     const MappedFile file = MappedFile::open(ahead_file_->path());
-    const std::string_view text = text_of(file);
+    const std::string_view text = file.text();
     const std::size_t whole = for_each_line(text, [&](std::string_view line, std::size_t begin) {
       Index slot = -1;
       const auto [rest, status] = std::from_chars(line.data(), line.data() + line.size(), slot);

@@ -161,10 +161,6 @@ Shares shares_of(const Measurement& m, const ActiveWeights& active, const Machin
 
 Json or_null(std::optional<double> x) { return x ? Json(*x) : Json(); }
 
-std::string_view mla_name(MlaForm form) {
-  return form == MlaForm::kAuto ? "auto" : form == MlaForm::kExpanded ? "expanded" : "absorbed";
-}
-
 Json machine_json(const Engine& engine, const MachineLimits& limits) {
   return {{"device", engine.device().name()},
           {"processor", read_machine().processor},
@@ -209,7 +205,7 @@ Json case_json(const BenchFlags& f, const Engine& engine, const ActiveWeights& a
   json["active_parameters"] = whole(active.parameters());
   json["weight_bytes"] = engine.model().n_weight_bytes();
   json["compute"] = name(active.compute());
-  json["mla"] = mla_name(options.mla);
+  json["mla"] = name(options.mla);
   json["cache_type"] = name(engine.cache().memory().spec.dtype);
   json["chunk"] = options.chunk;
   json["repeat"] = f.repeat;
@@ -312,12 +308,12 @@ int bench_arrivals(const BenchFlags& f) {
                      .seed = f.seed});
     tokens = std::max(tokens, arrival_tokens(cases.back()));
   }
-  EngineOptions options = f.engine.options();
+  EngineFlags engine_flags = f.engine;
   const std::vector<Index> room{f.arriving + 1};
-  options.ctx = choose_ctx(f.engine.ctx, room);
-  options.cache_tokens = std::max(tokens, options.ctx);
+  engine_flags.ctx = choose_ctx(f.engine.ctx, room);
+  engine_flags.cache_tokens = std::max(tokens, engine_flags.ctx);
   const InterruptGuard ctrl_c;
-  const auto engine = Engine::open(find_model(f.model), options);
+  const auto engine = open_engine(f.model, engine_flags);
   for (const ArrivalCase& c : cases) show_arrival(f, c, measure_arrival(*engine, c));
   return 0;
 }

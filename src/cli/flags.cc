@@ -121,7 +121,6 @@ EngineOptions EngineFlags::options() const {
     throw_error(ErrorCode::kUsage, "--no-pack packs nothing, and {} is about packed weights",
                 keep_packed ? "--keep-packed" : "--verify");
   }
-  if (verbose) set_log_level(LogLevel::kDebug);
   EngineOptions options;
   options.cpu.n_threads = static_cast<int>(threads);
   if (!isa.empty()) options.cpu.isa = parse_isa(isa);
@@ -129,6 +128,7 @@ EngineOptions EngineFlags::options() const {
   options.mla = parse_mla(mla);
   if (!cache_type.empty()) options.cache_dtype = cache_type == "f32" ? DType::f32 : DType::bf16;
   options.ctx = ctx;
+  options.cache_tokens = cache_tokens;
   options.chunk = chunk;
   options.packing.borrow = no_pack;
   options.packing.keep = keep_packed;
@@ -157,6 +157,7 @@ PartlyUsed partly_used(EngineFlags& flags, std::uint64_t& seed, std::string titl
 }
 
 std::unique_ptr<Engine> open_engine(const std::string& model, const EngineFlags& flags) {
+  if (flags.verbose) set_log_level(LogLevel::kDebug);
   return Engine::open(find_model(model), flags.options());
 }
 

@@ -39,11 +39,7 @@ PromptFile PromptFile::open(const std::string& path) {
   return file;
 }
 
-std::string_view PromptFile::text() const {
-  const auto bytes = file_.bytes();
-  if (bytes.empty()) return stream_;
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+std::string_view PromptFile::text() const { return file_.size() > 0 ? file_.text() : stream_; }
 
 void PromptFile::find_lines() {
   const std::string_view all = text();

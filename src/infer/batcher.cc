@@ -42,12 +42,6 @@ struct Active {
   std::optional<Error> failure;
 };
 
-/// Rows of logits and the tokens whose log-probabilities are wanted there.
-struct Wanted {
-  std::vector<TokenId> ids;  // one a row
-  std::vector<float> logprobs;
-};
-
 std::vector<TokenLogprob> top_logprobs(Device& device, std::span<const float> logits,
                                        Index n_valid_ids, Index n_top) {
   const auto n = static_cast<std::size_t>(std::min(n_top, n_valid_ids));
@@ -289,8 +283,8 @@ void Batcher::Parts::draw(const StepPlan& plan, const ConstMat& logits) {
 
 // Of all rows in one call: each is a pass over the vocabulary.
 void Batcher::Parts::fill_logprobs(const StepPlan& plan, const ConstMat& logits) {
-  Wanted wanted{.ids = std::vector<TokenId>(static_cast<std::size_t>(logits.rows), 0),
-                .logprobs = std::vector<float>(static_cast<std::size_t>(logits.rows))};
+  std::vector<TokenId> ids(static_cast<std::size_t>(logits.rows), 0);  // one a row
+  std::vector<float> logprobs(ids.size());
   const auto each_piece = [&](const auto& visit) {
     for (const ScheduledRows& rows : plan.rows) {
       if (!rows.wants_logits) continue;
@@ -298,14 +292,14 @@ void Batcher::Parts::fill_logprobs(const StepPlan& plan, const ConstMat& logits)
       for (std::size_t i = 0; i < a.pieces.size(); ++i) visit(a, a.pieces[i], a.first_row + i);
     }
   };
-  each_piece([&](Active&, GeneratedPiece& piece, std::size_t row) { wanted.ids[row] = piece.id; });
+  each_piece([&](Active&, GeneratedPiece& piece, std::size_t row) { ids[row] = piece.id; });
   engine.device().log_prob({.logits = logits.data,
                             .stride = logits.stride,
                             .n = logits.cols,
-                            .ids = wanted.ids,
-                            .log_prob = wanted.logprobs.data()});
+                            .ids = ids,
+                            .log_prob = logprobs.data()});
   each_piece([&](Active& a, GeneratedPiece& piece, std::size_t row) {
-    piece.logprob = wanted.logprobs[row];
+    piece.logprob = logprobs[row];
     if (const Index n_top = a.answer.options().n_top_logprobs; n_top > 0) {
       piece.top =
           top_logprobs(engine.device(),

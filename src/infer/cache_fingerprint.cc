@@ -60,17 +60,8 @@ std::string hash_of_numbers(const Engine& engine) {
   return hasher.finish().hex();
 }
 
-string_view name_of(const Engine& engine) {
-  if (!engine.model().config().is_mla()) return "none";
-  switch (engine.options().mla) {
-    case MlaForm::kAbsorbed:
-      return "absorbed";
-    case MlaForm::kExpanded:
-      return "expanded";
-    case MlaForm::kAuto:
-      return "auto";
-  }
-  return "";
+string_view mla_of(const Engine& engine) {
+  return engine.model().config().is_mla() ? name(engine.options().mla) : "none";
 }
 
 std::string layout_of(const Engine& engine) {
@@ -100,7 +91,7 @@ Fields fields_of(string_view fingerprint) {
 std::string cache_fingerprint(const Engine& engine) {
   return fmt::format(
       "weights: {}\ncompute: {}\nmla: {}\ndevice: {}\ncache: {}\narithmetic: {} {}\n",
-      hash_of_weights(engine), engine.model().weights_summary(), name_of(engine),
+      hash_of_weights(engine), engine.model().weights_summary(), mla_of(engine),
       engine.device().name(), layout_of(engine), kCacheArithmetic, hash_of_numbers(engine));
 }
 

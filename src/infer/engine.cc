@@ -69,8 +69,7 @@ std::string_view text_of(const MappedFile& file) {
     throw_error(ErrorCode::kInvalid, "{} bytes, expected a tokenizer.json of at most {}",
                 file.size(), kMaxBytes);
   }
-  return {reinterpret_cast<const char*>(file.bytes().data()),
-          static_cast<std::size_t>(file.size())};
+  return file.text();
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -54,16 +54,6 @@ Hash128 checksum(std::span<const std::byte> head, std::span<const std::byte> pag
   return hasher.finish();
 }
 
-bool write_all(int fd, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-  return true;
-}
-
 bool read_all(int fd, std::span<std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::read(fd, bytes.data(), bytes.size());
@@ -83,7 +73,7 @@ Index page_file_bytes(Index n_ids, Index page_bytes) {
 bool write_page(const FileDescriptor& fd, const PageTag& tag, std::span<const std::byte> page) {
   Bytes head = head_of(tag, page.size());
   append(head, checksum(head, page));
-  return write_all(fd.get(), head) && write_all(fd.get(), page);
+  return write_all(fd, head) && write_all(fd, page);
 }
 
 bool read_page(const FileDescriptor& fd, const PageTag& tag, std::span<std::byte> page) {

@@ -4,8 +4,9 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <openssl/evp.h>
 
-#include "base/sha256.h"
+#include "base/error.h"
 
 namespace kogia {
 namespace {
@@ -14,9 +15,10 @@ namespace {
 constexpr std::byte kRoot{0}, kPage{1};
 
 PageKey key_of(std::span<const std::byte> bytes) {
-  const auto digest = sha256(bytes);
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  KOGIA_CHECK(EVP_Digest(bytes.data(), bytes.size(), digest, nullptr, EVP_sha256(), nullptr) == 1);
   PageKey key;
-  std::memcpy(key.words, digest.data(), sizeof(key.words));
+  std::memcpy(key.words, digest, sizeof(key.words));
   return key;
 }
 

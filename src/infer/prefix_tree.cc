@@ -37,44 +37,43 @@ TokenId PrefixTree::token_instead(const Children& children, const Found& found) 
   return place < tokens.size() ? tokens[place] : -1;
 }
 
-PrefixMatch PrefixTree::match(std::string_view tenant, std::span<const TokenId> ids) {
-  PrefixMatch result;
+template <class Visit>
+void PrefixTree::descend(std::string_view tenant, std::span<const TokenId> ids,
+                         const Visit& visit) const {
   const auto root = roots_.find(tenant);
-  if (root == roots_.end()) return result;
-  ++clock_;
-  for (Node* at = &root->second; !ids.empty();) {
+  const Node* at = root == roots_.end() ? nullptr : &root->second;
+  while (at != nullptr && !ids.empty()) {
     const auto part = ids.first(std::min(ids.size(), static_cast<std::size_t>(page_tokens_)));
     const Found found = closest(at->children, part);
+    visit(at->children, part, found);
+    ids = ids.subspan(static_cast<std::size_t>(found.n_common));
+    at = found.n_common == page_tokens_ ? found.node : nullptr;
+  }
+}
+
+PrefixMatch PrefixTree::match(std::string_view tenant, std::span<const TokenId> ids) {
+  PrefixMatch result;
+  ++clock_;
+  descend(tenant, ids, [&](const Children& children, auto part, const Found& found) {
     const auto [child, n] = found;
-    if (n < static_cast<Index>(part.size())) result.other = token_instead(at->children, found);
-    if (child == nullptr) break;
+    if (n < static_cast<Index>(part.size())) result.other = token_instead(children, found);
+    if (child == nullptr) return;
     touch(*child);
     pool_.retain(child->page);
-    if (n < page_tokens_) {
+    if (n == page_tokens_) {
+      result.pages.push_back(child->page);
+    } else {
       result.tail_page = child->page;
       result.n_tail = n;
-      break;
     }
-    result.pages.push_back(child->page);
-    ids = ids.subspan(static_cast<std::size_t>(n));
-    at = child;
-  }
+  });
   return result;
 }
 
 Index PrefixTree::match_length(std::string_view tenant, std::span<const TokenId> ids) const {
-  const auto root = roots_.find(tenant);
-  if (root == roots_.end()) return 0;
   Index length = 0;
-  for (const Node* at = &root->second; !ids.empty();) {
-    const auto part = ids.first(std::min(ids.size(), static_cast<std::size_t>(page_tokens_)));
-    const auto [child, n] = closest(at->children, part);
-    if (child == nullptr) break;
-    length += n;
-    if (n < page_tokens_) break;
-    ids = ids.subspan(static_cast<std::size_t>(n));
-    at = child;
-  }
+  descend(tenant, ids,
+          [&](const Children&, auto, const Found& found) { length += found.n_common; });
   return length;
 }
 
@@ -87,16 +86,14 @@ void PrefixTree::insert(std::string_view tenant, std::span<const TokenId> ids,
   Node* at = &root->second;
   for (std::size_t i = 0; !ids.empty(); ++i) {
     const auto part = ids.first(std::min(ids.size(), static_cast<std::size_t>(page_tokens_)));
-    insert_at(*at, part, pages[i]);
-    if (static_cast<Index>(part.size()) < page_tokens_) break;
-    at = at->children.find(Tokens(part.begin(), part.end()))->second.get();
-    touch(*at);
+    at = &insert_at(*at, part, pages[i]);
     ids = ids.subspan(part.size());
   }
 }
 
-// Makes `parent` have a child with these tokens, or one that begins with them.
-void PrefixTree::insert_at(Node& parent, std::span<const TokenId> ids, std::int32_t& page) {
+// The child of `parent` with these tokens, or one that begins with them; made where there is none.
+PrefixTree::Node& PrefixTree::insert_at(Node& parent, std::span<const TokenId> ids,
+                                        std::int32_t& page) {
   const auto [child, n] = closest(parent.children, ids);
   const auto n_ids = static_cast<Index>(ids.size());
   if (child != nullptr && n == n_ids) {  // here already, with as many tokens or more
@@ -106,13 +103,13 @@ void PrefixTree::insert_at(Node& parent, std::span<const TokenId> ids, std::int3
       pool_.release(page);
       page = child->page;
     }
-    return;
+    return *child;
   }
   if (child != nullptr && n == static_cast<Index>(child->self->first.size())) {
     // A leaf with the beginning of these: this one has more.
     remove(*child);
   }
-  touch(add_child(parent, ids, page));
+  return add_child(parent, ids, page);
 }
 
 PrefixTree::Node& PrefixTree::add_child(Node& parent, std::span<const TokenId> ids,

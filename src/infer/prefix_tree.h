@@ -77,7 +77,10 @@ class PrefixTree {
   };
   static Found closest(const Children& children, std::span<const TokenId> ids);
   static TokenId token_instead(const Children& children, const Found& found);
-  void insert_at(Node& parent, std::span<const TokenId> ids, std::int32_t& page);
+  /// Down the longest match; visit(children, page of ids, found) at each page.
+  template <class Visit>
+  void descend(std::string_view tenant, std::span<const TokenId> ids, const Visit& visit) const;
+  Node& insert_at(Node& parent, std::span<const TokenId> ids, std::int32_t& page);
   Node& add_child(Node& parent, std::span<const TokenId> ids, std::int32_t page);
   void touch(Node& node);
   void remove(Node& node);

@@ -60,8 +60,8 @@ std::vector<SequenceId> Scheduler::readers() const {
   return ids;
 }
 
-Index Scheduler::draft_room() const {
-  return std::max<Index>(limits_.step_tokens - static_cast<Index>(readers().size()), 0);
+Index Scheduler::n_readers() const {
+  return std::ranges::count_if(running_, [](const SequencePtr& s) { return s->reads(); });
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -175,11 +175,11 @@ void Scheduler::schedule(Sequence& s, Index n, StepPlan& plan) {
 }
 
 void Scheduler::plan_readers(StepPlan& plan) {
-  Index n_readers = static_cast<Index>(readers().size());
+  Index n_left = n_readers();
   for (std::size_t i = 0; i < running_.size(); ++i) {  // grow() may shorten it from behind
     Sequence& s = *running_[i];
     if (!s.reads()) continue;
-    --n_readers;
+    --n_left;
     const Index room = limits_.step_tokens - plan.n_rows;
     if (room <= 0) continue;  // the oldest go first, and on until they are done
     if (!grow(s, s.n_cached + 1, plan)) {
@@ -187,7 +187,7 @@ void Scheduler::plan_readers(StepPlan& plan) {
       break;
     }
     // Drafts take no page and no row away from anybody.
-    Index n_drafts = std::min({static_cast<Index>(s.drafts.size()), room - 1 - n_readers,
+    Index n_drafts = std::min({static_cast<Index>(s.drafts.size()), room - 1 - n_left,
                                s.given.max_tokens - s.n_tokens()});
     n_drafts = std::max<Index>(n_drafts, 0);
     while (static_cast<Index>(s.pages.size()) < pages_of(s.n_cached + 1 + n_drafts) &&

@@ -2,6 +2,7 @@
 // Which rows the next step computes: continuous batching over a pool of pages, with prompts cut
 // into chunks and prefixes shared. Plain data in, plain data out: no model is needed.
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -103,7 +104,7 @@ class Scheduler {
   /// Sequences whose next row is their last token, oldest first: those that may have drafts.
   std::vector<SequenceId> readers() const;
   /// Room for drafts in the next step, over all readers.
-  Index draft_room() const;
+  Index draft_room() const { return std::max<Index>(limits_.step_tokens - n_readers(), 0); }
   /// Every page is free or has just the holders that it should have; KOGIA_CHECKs it (for tests).
   void check_pages() const;
 
@@ -125,6 +126,7 @@ class Scheduler {
 
   Index pages_of(Index n_tokens) const { return ceil_div(n_tokens, limits_.page_tokens); }
   Index planned_pages(const Sequence& s) const;
+  Index n_readers() const;
   Sequence* find_running(SequenceId id);
   std::int32_t take_page();
   bool grow(Sequence& s, Index n_tokens, StepPlan& plan);

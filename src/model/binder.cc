@@ -15,20 +15,6 @@ std::string text(const std::vector<Index>& shape) {
   return s + "]";
 }
 
-/// What a weight may be stored in: what packing can take.
-bool can_be_weight(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-    case DType::f16:
-    case DType::bf16:
-    case DType::f8_e4m3:
-    case DType::f8_e5m2:
-      return true;
-    default:
-      return is_block(dtype);
-  }
-}
-
 }  // namespace
 
 Binder::Binder(const Checkpoint& checkpoint, Device& device, const ModelConfig& config,
@@ -52,7 +38,7 @@ const TensorEntry& Binder::take(const std::string& name, const std::vector<Index
                 "the configuration asks for that shape: is it the config of this very checkpoint?");
   }
   const bool is_scale = name.ends_with("_scale_inv");  // its own check: attach_scale()
-  if (!is_scale && !can_be_weight(entry.view.dtype)) {
+  if (!is_scale && !is_floating(entry.view.dtype)) {
     throw_error(ErrorCode::kInvalid,
                 "{}: {} is {}, expected f32, f16, bf16, an FP8 or a quantised type", entry.file,
                 name, kogia::name(entry.view.dtype));

@@ -10,6 +10,11 @@
 #include "model/names.h"
 
 namespace kogia {
+
+std::string_view name(MlaForm form) {
+  return form == MlaForm::kAuto ? "auto" : form == MlaForm::kExpanded ? "expanded" : "absorbed";
+}
+
 namespace {
 
 /// One multi-token prediction layer (DeepSeek-V3, arXiv:2412.19437 §2.2): its own block, cache,

@@ -24,6 +24,7 @@ struct ActiveWeights;
 /// hold within one form. kAuto: expanded for prefill (more than one row of a sequence), absorbed
 /// for decode.
 enum class MlaForm { kAbsorbed, kExpanded, kAuto };
+std::string_view name(MlaForm form);  // "absorbed", "expanded", "auto"
 
 /// Memory of a paged cache for all layers of a model: page p of layer l lies at
 /// base + p * page_stride + l * layer_stride.

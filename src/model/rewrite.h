@@ -66,8 +66,6 @@ std::vector<TargetTensor> plan_folder(const Checkpoint& source, const ModelConfi
 /// kMatrix) and of whatever type.
 /// Errors  an empty tensor throws Error naming it
 std::vector<TargetTensor> plan_same(const Checkpoint& source);
-/// What a target of another type can be made of: f32, bf16, f16, FP8 and blocks.
-bool is_floating(DType dtype);
 /// The source holds the tensors of its multi-token prediction layers.
 bool has_mtp(const Checkpoint& source, const ModelConfig& config);
 

@@ -277,19 +277,6 @@ std::vector<TargetTensor> plan_same(const Checkpoint& source) {
   return targets;
 }
 
-bool is_floating(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-    case DType::f16:
-    case DType::bf16:
-    case DType::f8_e4m3:
-    case DType::f8_e5m2:
-      return true;
-    default:
-      return is_block(dtype);
-  }
-}
-
 bool has_mtp(const Checkpoint& source, const ModelConfig& c) {
   if (c.num_nextn_predict_layers == 0) return false;
   const TensorName name = LayerNames(c.num_hidden_layers)(names::kMtpProj);

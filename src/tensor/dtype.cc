@@ -34,6 +34,19 @@ const DTypeInfo& info(DType dtype) {
   return kInfos[i];
 }
 
+bool is_floating(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16:
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
+      return true;
+    default:
+      return is_block(dtype);
+  }
+}
+
 Index row_bytes(DType dtype, Index values) {
   const DTypeInfo& type = info(dtype);
   KOGIA_CHECK(values >= 0 && values % type.block_values == 0);

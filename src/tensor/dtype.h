@@ -47,6 +47,8 @@ struct DTypeInfo {
 const DTypeInfo& info(DType dtype);
 inline std::string_view name(DType dtype) { return info(dtype).name; }
 inline bool is_block(DType dtype) { return info(dtype).block_values > 1; }
+/// What a weight may be stored in, and made of another: f32, bf16, f16, FP8 and blocks.
+bool is_floating(DType dtype);
 
 /// Bytes of a row of `values`; values must be a multiple of the block (CHECKed).
 Index row_bytes(DType dtype, Index values);

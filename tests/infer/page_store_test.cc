@@ -54,6 +54,12 @@ TEST(PageKeys, CoverTenantAndAllTokensBefore) {
   EXPECT_NE(page_key_root(""), PageKey());
 }
 
+// The first half of the SHA-256 of one zero byte: what names pages must not change unnoticed, or
+// every cache on disk is lost.
+TEST(PageKeys, AreThoseOfEarlierVersions) {
+  EXPECT_EQ(page_key_root("").hex(), "987ab3ff9c0b346e2c0a78bbe644a59c");
+}
+
 TEST(PageStore, PagesComeBackAfterARestart) {
   const TempDir dir;
   const auto pages = chain_of("", 5);

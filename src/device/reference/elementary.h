@@ -1,10 +1,13 @@
 #pragma once
 // exp and log in plain arithmetic, so that the same bits come out whatever libm is installed.
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 namespace kogia::reference {
 
@@ -50,9 +53,27 @@ inline double log(double x) {
   return static_cast<double>(k) * 0x1.62e42fefa39efp-1 + 2 * s * sum;
 }
 
+inline double real_part(double x) { return x; }
+inline double real_part(const std::complex<double>& x) { return x.real(); }
+
 template <class S>
 S sigmoid(S x) {
   return S(1) / (S(1) + exp(-x));
+}
+
+/// Turns x into softmax(x). `sum` is Σ exp(x − top), top the largest.
+template <class S>
+struct Softmax {
+  S sum = 0;
+  double top = 0;
+};
+template <class S>
+Softmax<S> softmax(std::vector<S>& x) {
+  Softmax<S> of{.sum = 0, .top = real_part(x[0])};
+  for (const S& v : x) of.top = std::max(of.top, real_part(v));
+  for (S& v : x) of.sum += v = exp(v - S(of.top));
+  for (S& v : x) v /= of.sum;
+  return of;
 }
 
 }  // namespace kogia::reference

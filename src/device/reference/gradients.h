@@ -7,17 +7,15 @@
 // partition of sums over tokens) is its own.
 
 #include <cmath>
-#include <complex>
+#include <utility>
 #include <vector>
 
 #include "device/device.h"
 #include "device/reference/elementary.h"
 #include "device/reference/rope.h"
+#include "device/reference/route.h"
 
 namespace kogia::reference {
-
-inline double real_part(double x) { return x; }
-inline double real_part(const std::complex<double>& x) { return x.real(); }
 
 // ---------------------------------------------------------------------------------------------------
 // y = x Wᵀ + b:  dx = dy W,  dW = dyᵀ x,  db = Σ_rows dy
@@ -111,22 +109,6 @@ void combine_vjp(const S* expert_rows, std::span<const std::int32_t> row_of, con
 //   ds_k = scale (dw_k − normalise Σ_j dw_j s_j / N) / N
 //   sigmoid: dz_e = ds_e s_e (1 − s_e);  softmax: dz_e = s_e (ds_e − Σ_j ds_j s_j)
 
-/// Scores of one row.
-template <class S>
-std::vector<S> router_scores(const S* logits, Index n_experts, RouterScore kind) {
-  std::vector<S> s(logits, logits + n_experts);
-  if (kind == RouterScore::kSigmoid) {
-    for (S& x : s) x = sigmoid(x);
-    return s;
-  }
-  double top = real_part(s[0]);
-  for (const S& x : s) top = std::max(top, real_part(x));
-  S sum = 0;
-  for (S& x : s) sum += x = exp(x - S(top));
-  for (S& x : s) x /= sum;
-  return s;
-}
-
 /// ∂L/∂logits from ∂L/∂scores.
 template <class S>
 void router_scores_vjp(const std::vector<S>& s, const std::vector<S>& ds, RouterScore kind,
@@ -149,7 +131,7 @@ struct RouterForm {
 template <class S>
 void route_weights(const S* logits, Index n_experts, std::span<const std::int32_t> experts,
                    const RouterForm& form, S* weights) {
-  const std::vector<S> s = router_scores(logits, n_experts, form.score);
+  const std::vector<S> s = router_scores<S>(logits, n_experts, form.score);
   S sum = S(1e-20);
   for (const std::int32_t e : experts) sum += s[static_cast<std::size_t>(e)];
   for (std::size_t k = 0; k < experts.size(); ++k) {
@@ -161,7 +143,7 @@ void route_weights(const S* logits, Index n_experts, std::span<const std::int32_
 template <class S>
 void route_weights_vjp(const S* logits, Index n_experts, std::span<const std::int32_t> experts,
                        const RouterForm& form, const S* dweights, S* dlogits) {
-  const std::vector<S> s = router_scores(logits, n_experts, form.score);
+  const std::vector<S> s = router_scores<S>(logits, n_experts, form.score);
   S sum = S(1e-20), dot = 0;
   for (std::size_t k = 0; k < experts.size(); ++k) {
     const S score = s[static_cast<std::size_t>(experts[k])];
@@ -181,45 +163,48 @@ void route_weights_vjp(const S* logits, Index n_experts, std::span<const std::in
 //   L = α Σ_e f_e P_e,  f_e = E/(K T) Σ_t [e chosen by t],  P_e = 1/T Σ_t s_te / Σ_j s_tj
 // f counts, so only P has a gradient.
 
+/// α/T E/(K T) · how often each expert is chosen: what its share of each row's scores weighs.
+inline std::vector<double> balance_weights(std::span<const std::int32_t> experts, Index n_experts,
+                                           Index top_k, double alpha) {
+  const auto n = static_cast<double>(static_cast<Index>(experts.size()) / top_k);
+  const double each = alpha / n * static_cast<double>(n_experts) / (static_cast<double>(top_k) * n);
+  std::vector<double> weights(static_cast<std::size_t>(n_experts), 0);
+  for (const std::int32_t e : experts) weights[static_cast<std::size_t>(e)] += each;
+  return weights;
+}
+
+/// Σ_e weights_e s_e / Σ_j s_j of one row, and that row's Σ_j s_j.
+template <class S>
+std::pair<S, S> balance_of_row(const std::vector<S>& s, const std::vector<double>& weights) {
+  S sum = 0, weighted = 0;
+  for (std::size_t e = 0; e < s.size(); ++e) {
+    sum += s[e];
+    weighted += s[e] * S(weights[e]);
+  }
+  return {weighted / sum, sum};
+}
+
 template <class S>
 S balance_loss(const S* logits, std::span<const std::int32_t> experts, Index n_experts, Index top_k,
                RouterScore kind, double alpha) {
-  const Index n = static_cast<Index>(experts.size()) / top_k;
-  std::vector<double> f(static_cast<std::size_t>(n_experts), 0);
-  for (const std::int32_t e : experts) f[static_cast<std::size_t>(e)] += 1;
-  const double share = static_cast<double>(n_experts) / static_cast<double>(top_k * n);
+  const std::vector<double> weights = balance_weights(experts, n_experts, top_k, alpha);
   S loss = 0;
-  for (Index t = 0; t < n; ++t) {
-    const std::vector<S> s = router_scores(logits + t * n_experts, n_experts, kind);
-    S sum = 0, weighted = 0;
-    for (std::size_t e = 0; e < s.size(); ++e) {
-      sum += s[e];
-      weighted += s[e] * S(f[e] * share);
-    }
-    loss += weighted / sum;
+  for (Index t = 0; t < static_cast<Index>(experts.size()) / top_k; ++t) {
+    loss +=
+        balance_of_row(router_scores<S>(logits + t * n_experts, n_experts, kind), weights).first;
   }
-  return S(alpha / static_cast<double>(n)) * loss;
+  return loss;
 }
 
 template <class S>
 void balance_loss_vjp(const S* logits, std::span<const std::int32_t> experts, Index n_experts,
                       Index top_k, RouterScore kind, double alpha, S dloss, S* dlogits) {
-  const Index n = static_cast<Index>(experts.size()) / top_k;
-  std::vector<double> f(static_cast<std::size_t>(n_experts), 0);
-  for (const std::int32_t e : experts) f[static_cast<std::size_t>(e)] += 1;
-  const double share = static_cast<double>(n_experts) / static_cast<double>(top_k * n);
-  const S each = dloss * S(alpha / static_cast<double>(n));
-  for (Index t = 0; t < n; ++t) {
-    const std::vector<S> s = router_scores(logits + t * n_experts, n_experts, kind);
-    S sum = 0, weighted = 0;
-    for (std::size_t e = 0; e < s.size(); ++e) {
-      sum += s[e];
-      weighted += s[e] * S(f[e] * share);
-    }
+  const std::vector<double> weights = balance_weights(experts, n_experts, top_k, alpha);
+  for (Index t = 0; t < static_cast<Index>(experts.size()) / top_k; ++t) {
+    const std::vector<S> s = router_scores<S>(logits + t * n_experts, n_experts, kind);
+    const auto [balance, sum] = balance_of_row(s, weights);
     std::vector<S> ds(s.size());
-    for (std::size_t e = 0; e < s.size(); ++e) {
-      ds[e] = each * (S(f[e] * share) - weighted / sum) / sum;
-    }
+    for (std::size_t e = 0; e < s.size(); ++e) ds[e] = dloss * (S(weights[e]) - balance) / sum;
     router_scores_vjp(s, ds, kind, dlogits + t * n_experts);
   }
 }
@@ -256,14 +241,10 @@ template <class S>
 std::vector<S> attention_weights(const DenseAttention& a, const S* q, const S* k, Index r,
                                  Index h) {
   std::vector<S> p;
-  double top = -INFINITY;
   for (Index t = 0; t <= r; ++t) {
     p.push_back(S(a.scale) * dot(q + a.q_at(r, h), k + a.k_at(t, h), a.k_dim));
-    top = std::max(top, real_part(p.back()));
   }
-  S sum = 0;
-  for (S& x : p) sum += x = exp(x - S(top));
-  for (S& x : p) x /= sum;
+  softmax(p);
   return p;
 }
 
@@ -313,20 +294,16 @@ void dense_attention_vjp(const DenseAttention& a, const S* q, const S* k, const 
 template <class S>
 S cross_entropy(const S* logits, Index n, Index target) {
   using std::log;
-  double top = real_part(logits[0]);
-  for (Index i = 1; i < n; ++i) top = std::max(top, real_part(logits[i]));
-  S sum = 0;
-  for (Index i = 0; i < n; ++i) sum += exp(logits[i] - S(top));
-  return log(sum) + S(top) - logits[target];
+  std::vector<S> p(logits, logits + n);
+  const Softmax<S> of = softmax(p);
+  return log(of.sum) + S(of.top) - logits[target];
 }
 
 template <class S>
 void cross_entropy_vjp(const S* logits, Index n, Index target, S dloss, S* dlogits) {
-  double top = real_part(logits[0]);
-  for (Index i = 1; i < n; ++i) top = std::max(top, real_part(logits[i]));
-  S sum = 0;
-  for (Index i = 0; i < n; ++i) sum += exp(logits[i] - S(top));
-  for (Index i = 0; i < n; ++i) dlogits[i] += dloss * exp(logits[i] - S(top)) / sum;
+  std::vector<S> p(logits, logits + n);
+  softmax(p);
+  for (Index i = 0; i < n; ++i) dlogits[i] += dloss * p[static_cast<std::size_t>(i)];
   dlogits[target] -= dloss;
 }
 

@@ -15,16 +15,16 @@
 
 namespace kogia::reference {
 
-inline void router_scores(const RouteArgs& a, const float* logits, std::vector<double>& s) {
-  s.assign(logits, logits + a.n_experts);
-  if (a.score == RouterScore::kSigmoid) {
-    for (double& x : s) x = sigmoid(x);
-    return;
+/// Scores of the logits of one row.
+template <class S, class T>
+std::vector<S> router_scores(const T* logits, Index n_experts, RouterScore kind) {
+  std::vector<S> s(logits, logits + n_experts);
+  if (kind == RouterScore::kSigmoid) {
+    for (S& x : s) x = sigmoid(x);
+  } else {
+    softmax(s);
   }
-  const double top = *std::max_element(s.begin(), s.end());
-  double sum = 0;
-  for (double& x : s) sum += x = exp(x - top);
-  for (double& x : s) x /= sum;
+  return s;
 }
 
 inline float group_score(const float* choice, Index n, GroupScore kind) {
@@ -68,8 +68,7 @@ inline void mask_groups(const RouteArgs& a, std::vector<float>& choice) {
 }
 
 inline void route_row(const RouteArgs& a, Index row) {
-  std::vector<double> s;
-  router_scores(a, a.logits + row * a.n_experts, s);
+  const auto s = router_scores<double>(a.logits + row * a.n_experts, a.n_experts, a.score);
   std::vector<float> choice(s.size());
   for (std::size_t e = 0; e < s.size(); ++e) {
     choice[e] = static_cast<float>(s[e]) + (a.bias != nullptr ? a.bias[e] : 0.0F);
