@@ -2,23 +2,21 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "device/cpu/attention.h"
 #include "device/cpu/cpu_features.h"
+#include "device/cpu/gradients.h"
 #include "device/cpu/kernel_table.h"
 #include "device/cpu/limits.h"
 #include "device/cpu/linear.h"
+#include "device/cpu/row_slices.h"
 #include "device/reference/cache.h"
 #include "device/reference/route.h"
 
 namespace kogia {
 namespace {
-
-// Work below this many floats is done by the calling thread: waking another takes as long.
-constexpr Index kSmall = 8192;
 
 class CpuDevice final : public Device {
  public:
@@ -27,7 +25,8 @@ class CpuDevice final : public Device {
         matrices_(matrix_ops(isa, slow_bf16)),
         limit_loops_(limit_loops(isa)),
         pool_(n_threads),
-        attention_(!slow_bf16) {}
+        attention_(!slow_bf16),
+        gradients_(kernels(isa), gradient_kernels(isa)) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int n_threads() const override { return pool_.n_threads(); }
@@ -69,6 +68,25 @@ class CpuDevice final : public Device {
   void combine(const CombineArgs& args) override;
   void log_prob(const LogProbArgs& args) override;
 
+  void linear_wgrad(std::span<const LinearWgradArgs> products) override {
+    gradients_.linear_wgrad(products, pool_);
+  }
+  void rms_norm_vjp(const RmsNormVjpArgs& args) override { gradients_.rms_norm_vjp(args, pool_); }
+  void silu_mul_vjp(const SiluMulVjpArgs& args) override { gradients_.silu_mul_vjp(args, pool_); }
+  void attention_vjp(const AttentionVjpArgs& args) override {
+    gradients_.attention_vjp(args, pool_);
+  }
+  void combine_vjp(const CombineVjpArgs& args) override { gradients_.combine_vjp(args, pool_); }
+  void route_vjp(const RouteVjpArgs& args) override { gradients_.route_vjp(args, pool_); }
+  void balance_loss(const BalanceLossArgs& args) override { gradients_.balance_loss(args, pool_); }
+  void embed_vjp(const EmbedVjpArgs& args) override { gradients_.embed_vjp(args, pool_); }
+  void cross_entropy(const CrossEntropyArgs& args) override {
+    gradients_.cross_entropy(args, pool_);
+  }
+  void adamw(const AdamWArgs& args) override { gradients_.adamw(args, pool_); }
+  double sum_squares(std::span<const float> x) override { return gradients_.sum_squares(x, pool_); }
+  void add(const AddArgs& args) override { gradients_.add(args, pool_); }
+
   MachineLimits measure_limits() override { return kogia::measure_limits(limit_loops_, pool_); }
 
   void parallel(Index n, const std::function<void(Index)>& job) override {
@@ -76,16 +94,9 @@ class CpuDevice final : public Device {
   }
 
  private:
-  // body(begin, end) over rows that cost `floats` each, in slices worth a thread's while.
   template <class Body>
   void for_rows(Index rows, Index floats, const Body& body) {
-    if (rows <= 0) return;
-    if (rows == 1 || rows * floats <= kSmall) return body(Index{0}, rows);
-    const Index by_size = std::max<Index>(1, kSmall / std::max<Index>(1, floats));
-    const Index grain = std::max(by_size, ceil_div(rows, Index{8} * n_threads()));
-    const auto slice = [&](Index i, int) { body(i * grain, std::min(rows, (i + 1) * grain)); };
-    pool_.run(ceil_div(rows, grain),
-              std::ref(slice));  // by reference: std::function allocates nothing
+    kogia::for_rows(pool_, rows, floats, body);
   }
 
   const KernelTable& kernels_;
@@ -93,6 +104,7 @@ class CpuDevice final : public Device {
   const LimitLoops& limit_loops_;
   ThreadPool pool_;
   CpuAttention attention_;
+  CpuGradients gradients_;
 };
 
 void CpuDevice::rms_norm(const RmsNormArgs& args) {

@@ -1,5 +1,6 @@
 #include "device/device.h"
 
+#include "base/error.h"
 #include "base/page_memory.h"
 
 namespace kogia {
@@ -42,5 +43,25 @@ std::unique_ptr<Matrix> Device::pack(const MatrixSource& source, const PackOptio
   pack_rows(source, options, form, 0, rows, memory.get());
   return adopt(source, options, form, memory);
 }
+
+namespace {
+[[noreturn]] void only_runs_models(const Device& device) {
+  throw Error(ErrorCode::kUnsupported, fmt::format("the device {} has no gradients", device.name()),
+              "train on a CPU");
+}
+}  // namespace
+
+void Device::linear_wgrad(std::span<const LinearWgradArgs>) { only_runs_models(*this); }
+void Device::rms_norm_vjp(const RmsNormVjpArgs&) { only_runs_models(*this); }
+void Device::silu_mul_vjp(const SiluMulVjpArgs&) { only_runs_models(*this); }
+void Device::attention_vjp(const AttentionVjpArgs&) { only_runs_models(*this); }
+void Device::combine_vjp(const CombineVjpArgs&) { only_runs_models(*this); }
+void Device::route_vjp(const RouteVjpArgs&) { only_runs_models(*this); }
+void Device::balance_loss(const BalanceLossArgs&) { only_runs_models(*this); }
+void Device::embed_vjp(const EmbedVjpArgs&) { only_runs_models(*this); }
+void Device::cross_entropy(const CrossEntropyArgs&) { only_runs_models(*this); }
+void Device::adamw(const AdamWArgs&) { only_runs_models(*this); }
+double Device::sum_squares(std::span<const float>) { only_runs_models(*this); }
+void Device::add(const AddArgs&) { only_runs_models(*this); }
 
 }  // namespace kogia
