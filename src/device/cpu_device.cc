@@ -26,7 +26,7 @@ class CpuDevice final : public Device {
         limit_loops_(limit_loops(isa)),
         pool_(n_threads),
         attention_(!slow_bf16),
-        gradients_(kernels(isa), gradient_kernels(isa)) {}
+        gradients_(gradient_kernels(isa)) {}
 
   std::string name() const override { return std::string("cpu/") + kernels_.name; }
   int n_threads() const override { return pool_.n_threads(); }

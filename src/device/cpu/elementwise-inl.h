@@ -4,6 +4,7 @@
 
 #include "device/cpu/exp-inl.h"
 #include "device/cpu/kernel_table.h"
+#include "device/cpu/softmax_sum-inl.h"
 
 namespace kogia::KOGIA_ISA {
 namespace {
@@ -83,46 +84,8 @@ void rope(const RopeArgs& a) {
   }
 }
 
-// ln x for a positive normal double: x = 2^k m, ln m = 2 atanh((m − 1) / (m + 1)).
-double log_f64(double x) {
-  unsigned long long bits;
-  __builtin_memcpy(&bits, &x, 8);
-  long long k = static_cast<long long>(bits >> 52) - 1022;
-  bits = (bits & 0xFFFFFFFFFFFFFULL) | 0x3FE0000000000000ULL;
-  double m;
-  __builtin_memcpy(&m, &bits, 8);
-  if (m < 0x1.6a09e667f3bcdp-1) m *= 2, k -= 1;
-  const double s = (m - 1) / (m + 1), s2 = s * s;
-  double sum = 0;
-  for (int i = 23; i > 0; i -= 2) sum = sum * s2 + 1.0 / i;
-  return static_cast<double>(k) * 0x1.62e42fefa39efp-1 + 2 * s * sum;
-}
-
-// z[id] − max − log Σ exp(z − max), the sum in f64: lane l of two adds l, l + 2 lanes, …
-float log_prob(const float* z, Index n, Index id) {
-  const hn::Repartition<double, F32> f64;
-  const auto minus_inf = hn::Neg(hn::Inf(kF32));
-  auto top = minus_inf;
-  const auto first = [&](Index left)
-                         HWY_ATTR { return hn::FirstN(kF32, static_cast<size_t>(left)); };
-  for (Index i = 0; i < n; i += kLanes) {
-    const Index left = n - i < kLanes ? n - i : kLanes;
-    top = hn::Max(top, hn::IfThenElse(first(left), load_n(z + i, left), minus_inf));
-  }
-  const float max = hn::ReduceMax(kF32, top);
-  const auto v_max = hn::Set(kF32, max);
-
-  auto low = hn::Zero(f64), high = hn::Zero(f64);
-  for (Index i = 0; i < n; i += kLanes) {
-    const Index left = n - i < kLanes ? n - i : kLanes;
-    const auto zi = hn::IfThenElse(first(left), load_n(z + i, left), minus_inf);
-    const auto e = exp(hn::Sub(zi, v_max));
-    low = hn::Add(low, hn::PromoteLowerTo(f64, e));
-    high = hn::Add(high, hn::PromoteUpperTo(f64, e));
-  }
-  const double sum = hn::ReduceSum(f64, hn::Add(low, high));
-  return static_cast<float>(static_cast<double>(z[id]) - static_cast<double>(max) - log_f64(sum));
-}
+// z[id] − max − log Σ exp(z − max)
+float log_prob(const float* z, Index n, Index id) { return softmax_sum(z, n).log_prob(z[id]); }
 
 }  // namespace
 }  // namespace kogia::KOGIA_ISA

@@ -24,7 +24,7 @@ struct WgradTile {
   Index dw_stride = 0;
   float* db = nullptr;
 
-  Index scratch_floats() const { return kTokenBlock * (round_up(n, 16) + round_up(cols, 64)); }
+  Index scratch_floats() const { return kTokenBlock * (round_up(n, 48) + round_up(cols, 48)); }
 };
 
 /// Attention's gradient of one key head of one sequence and the group of heads that share it; row
@@ -79,14 +79,13 @@ struct GradientKernels {
   Index (*attention_vjp_floats)(const AttentionVjpHead& head);  // of scratch
   void (*attention_vjp)(const AttentionVjpHead& head, float* scratch);
   void (*combine_vjp)(const CombineVjpSlice& args);
-  /// logits := dloss (softmax(logits) − 1[target]), target >= 0.
-  void (*cross_entropy)(float* logits, Index n, Index target, float dloss);
+  /// logits := dloss (softmax(logits) − 1[target]), target >= 0; returns log_prob's bits.
+  float (*cross_entropy)(float* logits, Index n, Index target, float dloss);
   void (*adamw)(const AdamWSlice& args);
   double (*sum_squares)(const float* x, Index n);
   void (*add)(const AddArgs& args);
 };
 
-extern const GradientKernels kScalarGradients;
 const GradientKernels& gradient_kernels(Isa isa);
 
 }  // namespace kogia

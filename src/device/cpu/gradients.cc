@@ -279,8 +279,7 @@ void CpuGradients::cross_entropy(const CrossEntropyArgs& a, ThreadPool& pool) {
         std::fill_n(logits, a.n, 0.0F);
         a.log_prob[r] = 0;
       } else {
-        a.log_prob[r] = forward_.log_prob(logits, a.n, target);
-        kernels_.cross_entropy(logits, a.n, target, a.dloss);
+        a.log_prob[r] = kernels_.cross_entropy(logits, a.n, target, a.dloss);
       }
     }
   });

@@ -7,7 +7,6 @@
 
 #include "base/thread_pool.h"
 #include "device/cpu/gradient_table.h"
-#include "device/cpu/kernel_table.h"
 #include "device/device.h"
 #include "tensor/arena.h"
 
@@ -16,8 +15,7 @@ namespace kogia {
 /// Contracts as in device.h. Holds scratch from call to call.
 class CpuGradients {
  public:
-  CpuGradients(const KernelTable& forward, const GradientKernels& kernels)
-      : forward_(forward), kernels_(kernels) {}
+  explicit CpuGradients(const GradientKernels& kernels) : kernels_(kernels) {}
 
   void linear_wgrad(std::span<const LinearWgradArgs> products, ThreadPool& pool);
   void rms_norm_vjp(const RmsNormVjpArgs& args, ThreadPool& pool);
@@ -33,7 +31,6 @@ class CpuGradients {
   void add(const AddArgs& args, ThreadPool& pool);
 
  private:
-  const KernelTable& forward_;
   const GradientKernels& kernels_;
   std::vector<WgradTile> wgrad_tiles_;
   std::vector<AttentionVjpHead> heads_;

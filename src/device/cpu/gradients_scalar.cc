@@ -4,8 +4,9 @@
 #include <cstring>
 #include <vector>
 
-#include "device/cpu/gradient_table.h"
+#include "device/cpu/tables.h"
 #include "device/reference/gradients.h"
+#include "device/reference/log_prob.h"
 #include "tensor/convert.h"
 
 namespace kogia {
@@ -116,13 +117,15 @@ void combine_vjp(const CombineVjpSlice& a) {
   }
 }
 
-void cross_entropy(float* logits, Index n, Index target, float dloss) {
+float cross_entropy(float* logits, Index n, Index target, float dloss) {
+  const float log_prob = reference::log_prob(logits, n, target);
   std::vector<double> p(logits, logits + n);
   reference::softmax(p);
   p[static_cast<std::size_t>(target)] -= 1;
   for (Index i = 0; i < n; ++i) {
     logits[i] = static_cast<float>(f64(dloss) * p[static_cast<std::size_t>(i)]);
   }
+  return log_prob;
 }
 
 float load_moment(const std::byte* moments, bool bf16, Index i) {
@@ -184,8 +187,5 @@ constinit const GradientKernels kScalarGradients = {
     .sum_squares = sum_squares,
     .add = add,
 };
-
-// Every instruction set computes gradients this way so far.
-const GradientKernels& gradient_kernels(Isa) { return kScalarGradients; }
 
 }  // namespace kogia

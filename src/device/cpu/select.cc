@@ -52,4 +52,22 @@ const KernelTable& kernels(Isa isa) {
   return kScalarKernels;
 }
 
+const GradientKernels& gradient_kernels(Isa isa) {
+  switch (isa) {
+#ifdef KOGIA_X86_KERNELS
+    case Isa::avx2:
+      return avx2::kGradients;
+    case Isa::avx512:
+      return avx512::kGradients;
+#endif
+#ifdef KOGIA_ARM_KERNELS
+    case Isa::neon:
+      return neon::kGradients;
+#endif
+    default:
+      KOGIA_CHECK(isa == Isa::scalar);
+  }
+  return kScalarGradients;
+}
+
 }  // namespace kogia
