@@ -20,8 +20,8 @@ std::optional<Isa> parse_isa(std::string_view name);
 std::vector<Isa> available_isas();
 
 struct CpuOptions {
-  int n_threads = 0;       // 0: all usable cores
-  std::optional<Isa> isa;  // unset: the best available; one that is not available is an Error
+  int n_threads = 0;            // 0: all usable cores
+  std::optional<Isa> isa = {};  // unset: the best available; one that is not available is an Error
   /// Whether other arithmetic is faster than bf16 dot products. Unset: as on the running processor;
   /// tests ask for either.
   std::optional<bool> slow_bf16 = {};

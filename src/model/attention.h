@@ -45,10 +45,10 @@ class MlaAttention {
  private:
   Mat queries(const Step& step, ConstMat u,
               Mat& kv) const;  // [T, H · 192], rotated; fills kv [T, 576]
-  Mat absorbed(const Step& step, Mat q, CacheView cache,
+  Mat absorbed(const Step& step, Mat q, Mat kv, CacheView cache,
                std::span<const SequenceRows> sequences) const;
-  void expanded(const Step& step, Mat q, CacheView cache, const SequenceRows& sequence,
-                Mat out) const;
+  void expanded(const Step& step, Mat q, Mat kv, CacheView cache,
+                std::span<const SequenceRows> sequences, Mat out) const;
   void bind_up_projections(Binder& binder, const TensorName& layer_name, MlaForm form);
 
   const ModelConfig* config_ = nullptr;

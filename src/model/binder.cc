@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "model/kept_weights.h"
+#include "model/trained_weights.h"
 #include "tensor/convert.h"
 
 namespace kogia {
@@ -116,16 +117,40 @@ void Binder::add_job(const TensorEntry& entry, const MatrixSource& source, PackO
       jobs_.back().source_bytes();
 }
 
+void Binder::add_matrix(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
+                        Linear& out, Index uses) {
+  add_job(entry, source, options, out.w);
+  TrainedWeights* const training = options_.training;
+  if (training == nullptr) return;
+  out.trained = std::make_unique<TrainedMatrix>();
+  const Index n = entry.view.n_values();
+  out.trained->grad = training->gradient(entry.name, n, uses) + source.first_row * source.cols;
+  out.trained->stride = source.cols;
+  out.trained->packed_transposed = options.transpose;
+  out.trained->use_stride = n;
+  options.transpose = !options.transpose;
+  add_job(entry, source, options, out.trained->transposed);
+}
+
+float* Binder::gradient(const TensorName& name, Index use, Index uses) {
+  if (options_.training == nullptr) return nullptr;
+  const TensorEntry& entry = checkpoint_.require(file_name(name, ".weight"));
+  const Index n = entry.view.n_values();
+  return options_.training->gradient(entry.name, n, uses) + use * n;
+}
+
 void Binder::linear(const TensorName& name, Index rows, Index cols, Linear& out,
-                    std::optional<Compute> arithmetic) {
+                    std::optional<Compute> arithmetic, Index uses) {
   const TensorEntry& entry = take(file_name(name, ".weight"), {rows, cols});
-  add_job(entry, source(entry, rows, cols),
-          {.compute = arithmetic.value_or(arithmetic_for(entry.view.dtype))}, out.w);
+  add_matrix(entry, source(entry, rows, cols),
+             {.compute = arithmetic.value_or(arithmetic_for(entry.view.dtype))}, out, uses);
 }
 
 void Binder::linear_with_bias(const TensorName& name, Index rows, Index cols, Linear& out) {
   linear(name, rows, cols, out);
-  exact_vector({name.hf + ".bias", name.gguf + ".bias"}, rows, out.bias);
+  const TensorName bias{name.hf + ".bias", name.gguf + ".bias"};
+  exact_vector(bias, rows, out.bias);
+  if (out.trained) out.trained->bias_grad = options_.training->gradient(bias.hf, rows);
 }
 
 void Binder::slice(const TensorName& name, std::vector<Index> shape, RowSlice rows, bool transpose,
@@ -138,7 +163,7 @@ void Binder::slice(const TensorName& name, std::vector<Index> shape, RowSlice ro
   s.data += rows.first * row_bytes(s.dtype, s.cols);
   s.rows = rows.n;
   s.first_row = rows.first;
-  add_job(entry, s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out.w);
+  add_matrix(entry, s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out);
 }
 
 void Binder::vector(const TensorName& name, Index n, std::vector<float>& out) {
@@ -153,10 +178,12 @@ void Binder::exact_vector(const TensorName& full_name, Index n, std::vector<floa
   }
   out.resize(static_cast<std::size_t>(n));
   dequantize_row(entry.view.dtype, entry.view.data, out.data(), n);
+  if (options_.training != nullptr) options_.training->vectors_.push_back({&entry, &out});
 }
 
 void Binder::norm(const TensorName& name, Index n, Norm& out, double eps) {
   vector(name, n, out.weight);
+  out.grad = gradient(name, 0, 1);
   out.eps = static_cast<float>(eps);
 }
 
@@ -196,6 +223,11 @@ void Binder::finish() const {
 }
 
 void Binder::pack() {
+  if (options_.training != nullptr) {
+    options_.training->pack(jobs_, checkpoint_, device_);
+    for (const PackJob& job : jobs_) n_packed_bytes_ += (*job.out)->n_bytes();
+    return;
+  }
   const WeightPacker packer(jobs_, checkpoint_, device_, options_.on_progress);
   load_weights(packer, checkpoint_, options_.packing);
   for (const PackJob& job : jobs_) n_packed_bytes_ += (*job.out)->n_bytes();

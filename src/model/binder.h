@@ -39,8 +39,9 @@ class Binder {
   bool has(const TensorName& name) const;
 
   /// W [rows, cols]; `arithmetic` overrides the configured one (the router is always f32).
+  /// `uses`: how often a model that is trained uses it, each with a gradient of its own.
   void linear(const TensorName& name, Index rows, Index cols, Linear& out,
-              std::optional<Compute> arithmetic = {});
+              std::optional<Compute> arithmetic = {}, Index uses = 1);
   /// The same with its bias [rows].
   void linear_with_bias(const TensorName& name, Index rows, Index cols, Linear& out);
   /// A slice of the rows of a tensor that folds to [total_rows, cols]; packed transposed if asked.
@@ -53,6 +54,8 @@ class Binder {
   void norm(const TensorName& name, Index n, Norm& out, double eps);
   /// For embed() alone: read in place, not packed.
   void embedding(const TensorName& name, Index rows, Index cols, std::unique_ptr<Matrix>& out);
+  /// Where use `use` of so many adds to the gradient of a tensor; null if the model is not trained.
+  float* gradient(const TensorName& name, Index use, Index uses);
 
   /// Marks tensors as known although nothing loads them: exact names, or prefixes that end in '.'.
   void ignore(const std::string& name_or_prefix);
@@ -76,6 +79,8 @@ class Binder {
   Compute arithmetic_for(DType dtype) const;
   void add_job(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
                std::unique_ptr<Matrix>& out);
+  void add_matrix(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
+                  Linear& out, Index uses = 1);
 
   const Checkpoint& checkpoint_;
   Device& device_;

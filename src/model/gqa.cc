@@ -39,21 +39,16 @@ void GqaAttention::forward(const Step& step, ConstMat u, CacheView cache, Mat x)
   }
   ops.rotate(heads_of(q, c.num_attention_heads), step.rope, step.tables);
   ops.rotate(heads_of(k, c.num_key_value_heads), step.rope, step.tables);
-  ops.device.cache_append({.cache = cache,
-                           .k = k.data,
-                           .k_stride = k.stride,
-                           .v = v.data,
-                           .v_stride = v.stride,
-                           .sequences = step.batch.sequences});
   const Mat out = ops.arena.matrix(q.rows, q.cols);
-  ops.device.attention({.cache = cache,
-                        .q = q.data,
-                        .q_stride = q.stride,
-                        .out = out.data,
-                        .out_stride = out.stride,
-                        .n_heads = c.num_attention_heads,
-                        .scale = static_cast<float>(softmax_scale(c)),
-                        .sequences = step.batch.sequences});
+  ops.attention({.cache = cache,
+                 .q = q,
+                 .k = k,
+                 .v = v,
+                 .n_heads = c.num_attention_heads,
+                 .scale = static_cast<float>(softmax_scale(c)),
+                 .keys = step.batch.sequences,
+                 .queries = step.batch.sequences},
+                out);
   ops.add_linear(x, out, o_proj_);
 }
 

@@ -82,24 +82,33 @@ Mat MlaAttention::queries(const Step& step, ConstMat u, Mat& kv) const {
 void MlaAttention::forward(const Step& step, ConstMat u, CacheView cache, Mat x) const {
   Ops& ops = step.ops;
   const ModelConfig& c = *config_;
+  const std::span<const SequenceRows> sequences = step.batch.sequences;
   Mat kv;
   const Mat q = queries(step, u, kv);
-  ops.device.cache_append(
-      {.cache = cache, .k = kv.data, .k_stride = kv.stride, .sequences = step.batch.sequences});
   if (form_ == MlaForm::kAbsorbed) {
-    ops.add_linear(x, absorbed(step, q, cache, step.batch.sequences), o_proj_);
+    ops.add_linear(x, absorbed(step, q, kv, cache, sequences), o_proj_);
     return;
   }
+  ops.device.cache_append(
+      {.cache = cache, .k = kv.data, .k_stride = kv.stride, .sequences = sequences});
   const Mat out = ops.arena.matrix(q.rows, c.num_attention_heads * c.v_head_dim);
-  for (const SequenceRows& s : step.batch.sequences) {
+  if (ops.tape != nullptr) {  // all at once: sums over tokens must not depend on where texts end
+    KOGIA_CHECK(form_ == MlaForm::kExpanded);
+    expanded(step, q, kv, cache, sequences, out);
+    ops.add_linear(x, out, o_proj_);
+    return;
+  }
+  for (const SequenceRows& s : sequences) {  // one by one: their expanded keys take memory
     const Arena::Scope scope(ops.arena);
     if (form_ == MlaForm::kAuto && s.n_rows == 1) {
       const SequenceRows alone{
           .row_begin = 0, .n_rows = 1, .first_pos = s.first_pos, .pages = s.pages};
-      const Mat one = absorbed(step, {q.row(s.row_begin), 1, q.cols, q.stride}, cache, {&alone, 1});
+      const Mat row{q.row(s.row_begin), 1, q.cols, q.stride};
+      const Mat one =
+          absorbed(step, row, {kv.row(s.row_begin), 1, kv.cols, kv.stride}, cache, {&alone, 1});
       std::copy_n(one.data, out.cols, out.row(s.row_begin));
     } else {
-      expanded(step, q, cache, s, out);
+      expanded(step, q, kv, cache, {&s, 1}, out);
     }
   }
   ops.add_linear(x, out, o_proj_);
@@ -107,100 +116,122 @@ void MlaAttention::forward(const Step& step, ConstMat u, CacheView cache, Mat x)
 
 // Per head: q_lat = q_nope W_UK;  score_t = (q_lat·c_t + q_pe·k_pe,t) · scale;  o_lat = Σ p_t c_t;
 // o = W_UV o_lat. The cache is one key head of width 576 whose first 512 numbers are the values.
-Mat MlaAttention::absorbed(const Step& step, Mat q, CacheView cache,
+Mat MlaAttention::absorbed(const Step& step, Mat q, Mat kv, CacheView cache,
                            std::span<const SequenceRows> sequences) const {
   Ops& ops = step.ops;
   const ModelConfig& c = *config_;
   const Index heads = c.num_attention_heads, rank = c.kv_lora_rank, nope = c.qk_nope_head_dim;
   const Index rope = c.qk_rope_head_dim, width = rank + rope, n = q.rows;
   const Mat q_lat = ops.arena.matrix(n, heads * width);
-  std::vector<LinearArgs> products(static_cast<std::size_t>(heads));
+  std::vector<Product> products(static_cast<std::size_t>(heads));
   for (Index h = 0; h < heads; ++h) {
-    products[static_cast<std::size_t>(h)] =
-        Ops::product(q.columns(h * (nope + rope), nope), up_k_t_[static_cast<std::size_t>(h)],
-                     q_lat.columns(h * width, rank));
+    const auto at = static_cast<std::size_t>(h);
+    products[at] = {.x = q.columns(h * (nope + rope), nope),
+                    .l = &up_k_t_[at],
+                    .y = q_lat.columns(h * width, rank)};
   }
-  ops.device.linear(products);
+  ops.run(products);
   // q_pe goes behind the latent part, row by (token, head) row.
-  std::int32_t* const every = ops.arena.allocate<std::int32_t>(n * heads);
-  std::iota(every, every + n * heads, 0);
-  ops.gather_rows({q.data + nope, n * heads, rope, nope + rope},
-                  {every, static_cast<std::size_t>(n * heads)},
-                  {q_lat.data + rank, n * heads, rope, width});
+  ops.copy({q.data + nope, n * heads, rope, nope + rope},
+           {q_lat.data + rank, n * heads, rope, width});
 
   const Mat o_lat = ops.arena.matrix(n, heads * rank);
-  ops.device.attention({.cache = cache,
-                        .q = q_lat.data,
-                        .q_stride = q_lat.stride,
-                        .out = o_lat.data,
-                        .out_stride = o_lat.stride,
-                        .n_heads = heads,
-                        .scale = scale_,
-                        .sequences = sequences});
+  ops.attention({.cache = cache,
+                 .q = q_lat,
+                 .k = kv,
+                 .v = {},
+                 .n_heads = heads,
+                 .scale = scale_,
+                 .keys = sequences,
+                 .queries = sequences},
+                o_lat);
   const Mat o = ops.arena.matrix(n, heads * c.v_head_dim);
   for (Index h = 0; h < heads; ++h) {
-    products[static_cast<std::size_t>(h)] =
-        Ops::product(o_lat.columns(h * rank, rank), up_v_[static_cast<std::size_t>(h)],
-                     o.columns(h * c.v_head_dim, c.v_head_dim));
+    const auto at = static_cast<std::size_t>(h);
+    products[at] = {.x = o_lat.columns(h * rank, rank),
+                    .l = &up_v_[at],
+                    .y = o.columns(h * c.v_head_dim, c.v_head_dim)};
   }
-  ops.device.linear(products);
+  ops.run(products);
   return o;
 }
+
+namespace {
+
+/// A cache of some sequences from their first position on, in scratch memory.
+struct WholeCache {
+  CacheView cache;
+  std::span<SequenceRows> keys;  // all positions, end to end
+};
+
+WholeCache whole_cache(Ops& ops, const CacheSpec& spec, std::span<const SequenceRows> sequences) {
+  const Index page_bytes = ops.device.cache_page_bytes(spec);
+  WholeCache whole;
+  whole.keys = {ops.arena.allocate<SequenceRows>(static_cast<Index>(sequences.size())),
+                sequences.size()};
+  Index row = 0, page = 0;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const Index total = sequences[i].first_pos + sequences[i].n_rows;
+    const Index n_pages = ceil_div(total, kPageTokens);
+    std::int32_t* const pages = ops.arena.allocate<std::int32_t>(n_pages);
+    std::iota(pages, pages + n_pages, static_cast<std::int32_t>(page));
+    whole.keys[i] = {.row_begin = row, .n_rows = total, .first_pos = 0, .pages = pages};
+    row += total;
+    page += n_pages;
+  }
+  whole.cache = {spec, ops.arena.allocate<std::byte>(page * page_bytes), page_bytes};
+  return whole;
+}
+
+}  // namespace
 
 // Keys and values of every head are made from the cached latents of the whole sequence (so that
 // bits do not depend on the chunking), then attention is the plain multi-head one, 192 wide against
 // 128.
-void MlaAttention::expanded(const Step& step, Mat q, CacheView cache, const SequenceRows& s,
-                            Mat out) const {
+void MlaAttention::expanded(const Step& step, Mat q, Mat kv, CacheView cache,
+                            std::span<const SequenceRows> sequences, Mat out) const {
   Ops& ops = step.ops;
   const ModelConfig& c = *config_;
   const Index heads = c.num_attention_heads, rank = c.kv_lora_rank, nope = c.qk_nope_head_dim;
-  const Index rope = c.qk_rope_head_dim, v_dim = c.v_head_dim, total = s.first_pos + s.n_rows;
+  const Index rope = c.qk_rope_head_dim, v_dim = c.v_head_dim;
+  const WholeCache whole = whole_cache(
+      ops, {.n_kv_heads = heads, .k_dim = nope + rope, .v_dim = v_dim, .dtype = cache.spec.dtype},
+      sequences);
+  Index total = 0;
+  for (const SequenceRows& s : whole.keys) total += s.n_rows;
   const Mat latent = ops.arena.matrix(total, rank + rope);
-  ops.device.cache_read({.cache = cache, .pages = s.pages, .n_positions = total, .k = latent.data});
+  ops.cached_keys(cache, sequences, kv, latent);
 
   const Mat k = ops.arena.matrix(total, heads * (nope + rope)),
             v = ops.arena.matrix(total, heads * v_dim);
-  std::vector<LinearArgs> products;
+  std::vector<Product> products;
   for (Index h = 0; h < heads; ++h) {
     const auto at = static_cast<std::size_t>(h);
     products.push_back(
-        Ops::product(latent.columns(0, rank), up_k_[at], k.columns(h * (nope + rope), nope)));
+        {.x = latent.columns(0, rank), .l = &up_k_[at], .y = k.columns(h * (nope + rope), nope)});
     products.push_back(
-        Ops::product(latent.columns(0, rank), up_v_[at], v.columns(h * v_dim, v_dim)));
+        {.x = latent.columns(0, rank), .l = &up_v_[at], .y = v.columns(h * v_dim, v_dim)});
   }
-  ops.device.linear(products);
-  std::int32_t* const every = ops.arena.allocate<std::int32_t>(total);
-  std::iota(every, every + total, 0);
+  ops.run(products);
   for (Index h = 0; h < heads; ++h) {  // the one k_pe serves every head
-    ops.gather_rows(latent.columns(rank, rope), {every, static_cast<std::size_t>(total)},
-                    k.columns(h * (nope + rope) + nope, rope));
+    ops.copy(latent.columns(rank, rope), k.columns(h * (nope + rope) + nope, rope));
   }
 
-  const CacheSpec spec{
-      .n_kv_heads = heads, .k_dim = nope + rope, .v_dim = v_dim, .dtype = cache.spec.dtype};
-  const Index n_pages = ceil_div(total, kPageTokens),
-              page_bytes = ops.device.cache_page_bytes(spec);
-  const CacheView full{spec, ops.arena.allocate<std::byte>(n_pages * page_bytes), page_bytes};
-  std::int32_t* const pages = ops.arena.allocate<std::int32_t>(n_pages);
-  std::iota(pages, pages + n_pages, 0);
-  const SequenceRows everything{.row_begin = 0, .n_rows = total, .first_pos = 0, .pages = pages};
-  ops.device.cache_append({.cache = full,
-                           .k = k.data,
-                           .k_stride = k.stride,
-                           .v = v.data,
-                           .v_stride = v.stride,
-                           .sequences = {&everything, 1}});
-  const SequenceRows rows{
-      .row_begin = s.row_begin, .n_rows = s.n_rows, .first_pos = s.first_pos, .pages = pages};
-  ops.device.attention({.cache = full,
-                        .q = q.data,
-                        .q_stride = q.stride,
-                        .out = out.data,
-                        .out_stride = out.stride,
-                        .n_heads = heads,
-                        .scale = scale_,
-                        .sequences = {&rows, 1}});
+  SequenceRows* const queries =
+      ops.arena.allocate<SequenceRows>(static_cast<Index>(sequences.size()));
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    queries[i] = sequences[i];
+    queries[i].pages = whole.keys[i].pages;
+  }
+  ops.attention({.cache = whole.cache,
+                 .q = q,
+                 .k = k,
+                 .v = v,
+                 .n_heads = heads,
+                 .scale = scale_,
+                 .keys = whole.keys,
+                 .queries = {queries, sequences.size()}},
+                out);
 }
 
 }  // namespace kogia

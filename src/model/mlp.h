@@ -43,6 +43,7 @@ class Moe {
   void bind_experts(Binder& binder, Index layer);
 
   const ModelConfig* config_ = nullptr;
+  Index layer_ = 0;
   Linear router_;
   std::vector<float> e_score_correction_bias_;
   std::vector<Mlp> experts_;

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "base/error.h"
 #include "formats/checkpoint.h"
 #include "model/binder.h"
 #include "model/block.h"
+#include "model/loss.h"
 #include "model/names.h"
+#include "model/tape.h"
 
 namespace kogia {
 
@@ -30,7 +33,9 @@ struct MtpLayer {
 struct Model::Parts {
   ModelConfig config;
   Device* device = nullptr;
-  const Matrix* embedding = nullptr;  // own_embedding, or the head where they are tied
+  /// Of the main model and of each MTP layer: one table (own_embedding, or the head where they are
+  /// tied) with a gradient each.
+  std::vector<Embedding> embeddings;
   std::unique_ptr<Matrix> own_embedding;
   Linear head;
   Norm norm;
@@ -43,22 +48,37 @@ struct Model::Parts {
 
   void bind(Binder& binder, const LoadOptions& options);
   void bind_mtp(Binder& binder, const LoadOptions& options);
+  Index n_uses() const { return 1 + config.num_nextn_predict_layers; }
+  void bind_ends(Binder& binder);
   ForwardResult finish(Ops& ops, Mat x, const Norm& final_norm, const Batch& batch) const;
+  Mat mtp_hidden(Ops& ops, Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
+                 const Batch& batch) const;
 };
 
 Model::Model(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Model::~Model() = default;
 
-void Model::Parts::bind(Binder& binder, const LoadOptions& options) {
+// Gradients of the head's uses, then (where they are tied, of the same tensor) the embedding's.
+void Model::Parts::bind_ends(Binder& binder) {
   const ModelConfig& c = config;
   const TensorName &embedding_name = names::kEmbedTokens, &head_name = names::kLmHead;
+  const Index uses = n_uses();
   if (c.tie_word_embeddings) {
-    binder.linear(embedding_name, c.vocab_size, c.hidden_size, head);
+    binder.linear(embedding_name, c.vocab_size, c.hidden_size, head, {}, 2 * uses);
     binder.ignore("lm_head.weight");  // some files keep a copy
   } else {
     binder.embedding(embedding_name, c.vocab_size, c.hidden_size, own_embedding);
-    binder.linear(head_name, c.vocab_size, c.hidden_size, head);
+    binder.linear(head_name, c.vocab_size, c.hidden_size, head, {}, uses);
   }
+  for (Index use = 0; use < uses; ++use) {
+    const Index first = c.tie_word_embeddings ? uses : 0;
+    embeddings.push_back({.grad = binder.gradient(embedding_name, first + use, first + uses)});
+  }
+}
+
+void Model::Parts::bind(Binder& binder, const LoadOptions& options) {
+  const ModelConfig& c = config;
+  bind_ends(binder);
   binder.norm(names::kFinalNorm, c.hidden_size, norm, c.rms_norm_eps);
   blocks.resize(static_cast<std::size_t>(c.num_hidden_layers));
   for (Index i = 0; i < c.num_hidden_layers; ++i) {
@@ -111,7 +131,9 @@ std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& d
   }
   binder.finish();
   binder.pack();
-  parts->embedding = parts->own_embedding ? parts->own_embedding.get() : parts->head.w.get();
+  for (Embedding& e : parts->embeddings) {
+    e.table = parts->own_embedding ? parts->own_embedding.get() : parts->head.w.get();
+  }
   parts->formats = binder.formats();
   parts->n_weight_bytes = binder.n_packed_bytes();
   parts->all_f32 = binder.all_f32();
@@ -195,7 +217,7 @@ ForwardResult Model::forward(const Batch& batch, Workspace& workspace) const {
   const Step step{
       ops, batch, *m.rope,
       m.rope->tables(batch.sequences, static_cast<Index>(batch.ids.size()), workspace.arena)};
-  const Mat x = ops.embed(*m.embedding, batch.ids);
+  const Mat x = ops.embed(m.embeddings[0], batch.ids);
   for (std::size_t i = 0; i < m.blocks.size(); ++i) {
     m.blocks[i].forward(step, batch.cache.layer(static_cast<Index>(i)), x);
   }
@@ -204,23 +226,121 @@ ForwardResult Model::forward(const Batch& batch, Workspace& workspace) const {
 }
 
 // x = W_eh [enorm(Emb(next)) ; hnorm(hidden)], then the layer; the embedding half comes first.
+Mat Model::Parts::mtp_hidden(Ops& ops, Index k, std::span<const std::int32_t> next_ids,
+                             ConstMat hidden, const Batch& batch) const {
+  const MtpLayer& layer = mtp[static_cast<std::size_t>(k)];
+  const Step step{ops, batch, *rope, rope->tables(batch.sequences, hidden.rows, ops.arena)};
+  const Index d = config.hidden_size;
+  const Mat pair = ops.arena.matrix(hidden.rows, 2 * d);
+  const Embedding& embedding = embeddings[static_cast<std::size_t>(k) + 1];
+  ops.norm_into(ops.embed(embedding, next_ids), layer.enorm, pair.columns(0, d));
+  ops.norm_into(hidden, layer.hnorm, pair.columns(d, d));
+  const Mat x = ops.linear(pair, layer.eh_proj);
+  layer.block.forward(step, batch.cache.layer(static_cast<Index>(blocks.size()) + k), x);
+  return x;
+}
+
 ForwardResult Model::forward_mtp(Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
                                  const Batch& batch, Workspace& workspace) const {
   const Parts& m = *parts_;
   KOGIA_CHECK(k >= 0 && k < static_cast<Index>(m.mtp.size()));
   KOGIA_CHECK(static_cast<Index>(next_ids.size()) == hidden.rows);
-  const MtpLayer& layer = m.mtp[static_cast<std::size_t>(k)];
   workspace.arena.reset();
   Ops ops(*m.device, workspace.arena);
-  const Step step{ops, batch, *m.rope,
-                  m.rope->tables(batch.sequences, hidden.rows, workspace.arena)};
-  const Index d = m.config.hidden_size;
-  const Mat pair = ops.arena.matrix(hidden.rows, 2 * d);
-  ops.norm_into(ops.embed(*m.embedding, next_ids), layer.enorm, pair.columns(0, d));
-  ops.norm_into(hidden, layer.hnorm, pair.columns(d, d));
-  const Mat x = ops.linear(pair, layer.eh_proj);
-  layer.block.forward(step, batch.cache.layer(static_cast<Index>(m.blocks.size()) + k), x);
-  return m.finish(ops, x, layer.head_norm, batch);
+  const Mat x = m.mtp_hidden(ops, k, next_ids, hidden, batch);
+  return m.finish(ops, x, m.mtp[static_cast<std::size_t>(k)].head_norm, batch);
+}
+
+namespace {
+
+/// What a depth of multi-token prediction sees of a batch: of each sequence the rows that have a
+/// token `depth` places ahead.
+struct Shortened {
+  std::vector<std::int32_t> kept;  // rows of the depth before
+  std::vector<std::int32_t> row;   // of the batch
+  std::vector<SequenceRows> sequences;
+  std::vector<Index> packed_rows;
+};
+
+/// One row less of each sequence; those that have none left remain, empty.
+Shortened shorten(const Shortened& before) {
+  Shortened after;
+  std::size_t packed = 0;
+  for (const SequenceRows& s : before.sequences) {
+    for (; packed < before.packed_rows.size() && before.packed_rows[packed] <= s.row_begin;
+         ++packed) {
+      after.packed_rows.push_back(static_cast<Index>(after.row.size()));
+    }
+    SequenceRows& shorter = after.sequences.emplace_back(s);
+    shorter.row_begin = static_cast<Index>(after.row.size());
+    shorter.n_rows = std::max<Index>(0, s.n_rows - 1);
+    for (Index r = s.row_begin; r < s.row_begin + shorter.n_rows; ++r) {
+      after.kept.push_back(static_cast<std::int32_t>(r));
+      after.row.push_back(before.row[static_cast<std::size_t>(r)]);
+    }
+  }
+  return after;
+}
+
+Shortened whole(const TrainBatch& batch) {
+  Shortened all;
+  all.row.resize(batch.ids.size());
+  std::iota(all.row.begin(), all.row.end(), 0);
+  all.sequences.assign(batch.sequences.begin(), batch.sequences.end());
+  all.packed_rows.assign(batch.packed_rows.begin(), batch.packed_rows.end());
+  return all;
+}
+
+}  // namespace
+
+// Depth k predicts from row i the token k places behind the target of i, which is the target of
+// row i + k; its input is the token there.
+std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& workspace) const {
+  const Parts& m = *parts_;
+  Batch rows{
+      .ids = batch.ids, .sequences = batch.sequences, .logit_rows = {}, .cache = batch.cache};
+  check_batch(rows, m.config.vocab_size);
+  workspace.arena.reset();
+  Tape* const tape = workspace.tape;
+  if (tape != nullptr) tape->begin(workspace.arena);
+  Ops ops(*m.device, workspace.arena, tape);
+  Shortened depth = whole(batch);
+  std::vector<TrainLoss> losses;
+  Mat hidden;
+  for (std::size_t k = 0; k < batch.loss_weights.size() && k <= m.mtp.size(); ++k) {
+    const Norm& head_norm = k == 0 ? m.norm : m.mtp[k - 1].head_norm;
+    std::vector<std::int32_t> ids, targets;
+    if (k > 0) {
+      const Mat before = hidden;
+      depth = shorten(depth);
+      hidden = ops.arena.matrix(static_cast<Index>(depth.row.size()), before.cols);
+      ops.gather_rows(before, depth.kept, hidden);
+    }
+    for (const std::int32_t r : depth.row) {
+      ids.push_back(batch.ids[static_cast<std::size_t>(r) + k]);
+      targets.push_back(batch.targets[static_cast<std::size_t>(r) + k]);
+    }
+    if (tape != nullptr) {
+      tape->set_rows(depth.packed_rows, depth.sequences, static_cast<Index>(ids.size()),
+                     batch.row_weights[k]);
+    }
+    rows.sequences = depth.sequences;
+    Mat x;
+    if (k == 0) {
+      const Step step{ops, rows, *m.rope,
+                      m.rope->tables(rows.sequences, static_cast<Index>(ids.size()), ops.arena)};
+      x = ops.embed(m.embeddings[0], ids);
+      for (std::size_t i = 0; i < m.blocks.size(); ++i) {
+        m.blocks[i].forward(step, batch.cache.layer(static_cast<Index>(i)), x);
+      }
+    } else {
+      x = m.mtp_hidden(ops, static_cast<Index>(k) - 1, ids, hidden, rows);
+    }
+    hidden = ops.rms_norm(x, head_norm);
+    losses.push_back(
+        cross_entropy(ops, hidden, m.head, static_cast<Index>(k), targets, batch.loss_weights[k]));
+  }
+  return losses;
 }
 
 }  // namespace kogia

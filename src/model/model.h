@@ -18,6 +18,8 @@
 namespace kogia {
 
 class Checkpoint;
+class Tape;
+class TrainedWeights;
 struct ActiveWeights;
 
 /// Which of two equal-in-theory sums latent attention computes (docs/design, determinism). Bits
@@ -45,6 +47,26 @@ struct Batch {
   CacheMemory cache;
 };
 
+/// Texts to learn from. Row r of the batch predicts targets[r] (−1: nothing), which is the token
+/// that follows it. Sequences begin at position 0 and lie in packed rows whole.
+struct TrainBatch {
+  std::span<const std::int32_t> ids, targets;  // [T]
+  std::span<const SequenceRows> sequences;     // with pages of the cache
+  std::span<const Index> packed_rows;          // where each packed row begins, ascending from 0
+  CacheMemory cache;
+  /// ∂L/∂(sum of −log p) of the main model, then of each depth of multi-token prediction; depths
+  /// that are not there are not computed.
+  std::span<const float> loss_weights;
+  /// 1 / the rows of the whole step, of each of these: what a row counts in balance losses.
+  std::span<const float> row_weights;
+};
+
+/// Σ −log p over the targets of the main model (depth 0) and of each depth, and how many there are.
+struct TrainLoss {
+  double sum = 0;
+  Index n = 0;
+};
+
 /// What a forward pass gives back; memory belongs to the workspace and lives until its next use.
 struct ForwardResult {
   ConstMat logits;  // [logit_rows.size(), vocab_size]
@@ -54,6 +76,7 @@ struct ForwardResult {
 /// Scratch of one thread of control; reused from step to step.
 struct Workspace {
   Arena arena;
+  Tape* tape = nullptr;    // of forward_train()
   Index expert_bytes = 0;  // of the routed experts that the last forward() touched, each once
 };
 
@@ -72,11 +95,12 @@ struct PackingOptions {
 };
 
 struct LoadOptions {
-  std::optional<Compute> compute;  // unset: the device's default for each weight's format
+  std::optional<Compute> compute = {};  // unset: the device's default for each weight's format
   MlaForm mla = MlaForm::kAbsorbed;
   bool load_mtp = true;  // where the checkpoint has it
   PackingOptions packing = {};
-  std::function<void(const LoadProgress&)> on_progress;  // from several threads, one at a time
+  TrainedWeights* training = nullptr;  // the model is trained: from a folder's names, not GGUF's
+  std::function<void(const LoadProgress&)> on_progress = {};  // from several threads, one at a time
 };
 
 /// Immutable after loading. The checkpoint must outlive it: an untied embedding is read in place,
@@ -111,6 +135,11 @@ class Model {
   /// `workspace`.
   ForwardResult forward_mtp(Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
                             const Batch& batch, Workspace& workspace) const;
+
+  /// Forward pass over whole texts, with the operations of forward(), and the losses of the main
+  /// model and of multi-token prediction. With a tape in the workspace, tape.backward() then adds
+  /// ∂L/∂w to the gradients. Weights must be trained where there is one.
+  std::vector<TrainLoss> forward_train(const TrainBatch& batch, Workspace& workspace) const;
 
  private:
   struct Parts;

@@ -7,6 +7,7 @@ namespace kogia {
 
 void Moe::bind(Binder& binder, const ModelConfig& c, Index layer) {
   config_ = &c;
+  layer_ = layer;
   const LayerNames name(layer);
   binder.linear(name(names::kRouter), c.n_routed_experts, c.hidden_size, router_, Compute::f32);
   if (c.topk_method == ModelConfig::TopkMethod::kNoauxTc) {
@@ -56,22 +57,6 @@ Moe::Dispatch Moe::route(Ops& ops, ConstMat u) const {
   const Mat logits = ops.linear(u, router_);
   std::int32_t* const experts = ops.arena.allocate<std::int32_t>(n);
   float* const weights = ops.arena.allocate<float>(n);
-  ops.device.route({.logits = logits.data,
-                    .bias = v3 ? e_score_correction_bias_.data() : nullptr,
-                    .rows = u.rows,
-                    .n_experts = n_experts,
-                    .top_k = top_k,
-                    .n_group = c.topk_method == M::kGreedy ? 1 : c.n_group,
-                    .topk_group = c.topk_method == M::kGreedy ? 1 : c.topk_group,
-                    .score = c.scoring_func,
-                    .group_score = v3 ? GroupScore::kTop2Sum : GroupScore::kMax,
-                    .normalise = normalise,
-                    // V2 either normalises or scales; V3 always scales.
-                    .scale = v3 || !normalise ? static_cast<float>(c.routed_scaling_factor) : 1.0f,
-                    .experts = experts,
-                    .weights = weights});
-
-  // A counting sort, stable: the rows of an expert stay in the order of the batch.
   const auto span_of = [&](Index size) {
     return std::span(ops.arena.allocate<std::int32_t>(size), static_cast<std::size_t>(size));
   };
@@ -79,9 +64,23 @@ Moe::Dispatch Moe::route(Ops& ops, ConstMat u) const {
                .token = span_of(n),
                .row_of = span_of(n),
                .weights = weights};
-  std::fill(out.first.begin(), out.first.end(), 0);
-  for (Index i = 0; i < n; ++i) ++out.first[static_cast<std::size_t>(experts[i]) + 1];
-  for (std::size_t e = 1; e < out.first.size(); ++e) out.first[e] += out.first[e - 1];
+  ops.route({.logits = logits.data,
+             .bias = v3 ? e_score_correction_bias_.data() : nullptr,
+             .rows = u.rows,
+             .n_experts = n_experts,
+             .top_k = top_k,
+             .n_group = c.topk_method == M::kGreedy ? 1 : c.n_group,
+             .topk_group = c.topk_method == M::kGreedy ? 1 : c.topk_group,
+             .score = c.scoring_func,
+             .group_score = v3 ? GroupScore::kTop2Sum : GroupScore::kMax,
+             .normalise = normalise,
+             // V2 either normalises or scales; V3 always scales.
+             .scale = v3 || !normalise ? static_cast<float>(c.routed_scaling_factor) : 1.0f,
+             .experts = experts,
+             .weights = weights},
+            layer_, out.first);
+
+  // A counting sort, stable: the rows of an expert stay in the order of the batch.
   const auto next = span_of(n_experts);
   std::copy_n(out.first.begin(), next.size(), next.begin());
   for (Index i = 0; i < n; ++i) {
@@ -100,25 +99,29 @@ Mat Moe::run_experts(Ops& ops, ConstMat u, const Dispatch& dispatch) const {
   const Index n = static_cast<Index>(dispatch.token.size());
   const bool single = u.rows == 1;  // every expert reads the one row where it lies
   const Mat sorted = single ? Mat{} : ops.arena.matrix(n, u.cols);
-  if (!single) ops.gather_rows(u, dispatch.token, sorted);
+  if (!single) ops.spread_rows(u, dispatch.token, dispatch.row_of, sorted);
   const Mat gate = ops.arena.matrix(n, c.moe_intermediate_size),
             up = ops.arena.matrix(n, c.moe_intermediate_size);
   const Mat y = ops.arena.matrix(n, c.hidden_size);
 
-  std::vector<LinearArgs> in, out;
+  std::vector<Product> in, out;
   for (std::size_t e = 0; e < experts_.size(); ++e) {
     const Index begin = dispatch.first[e], rows = dispatch.first[e + 1] - begin;
     if (rows == 0) continue;
     ops.expert_bytes += experts_[e].read_bytes();
     const auto rows_of = [&](Mat m) { return Mat{m.row(begin), rows, m.cols, m.stride}; };
     const ConstMat x = single ? u : ConstMat(rows_of(sorted));
-    in.push_back(Ops::product(x, experts_[e].gate_proj, rows_of(gate)));
-    in.push_back(Ops::product(x, experts_[e].up_proj, rows_of(up)));
-    out.push_back(Ops::product(rows_of(gate), experts_[e].down_proj, rows_of(y)));
+    const auto tokens =
+        std::span<const std::int32_t>(dispatch.token)
+            .subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
+    in.push_back({.x = x, .l = &experts_[e].gate_proj, .y = rows_of(gate), .tokens = tokens});
+    in.push_back({.x = x, .l = &experts_[e].up_proj, .y = rows_of(up), .tokens = tokens});
+    out.push_back(
+        {.x = rows_of(gate), .l = &experts_[e].down_proj, .y = rows_of(y), .tokens = tokens});
   }
-  ops.device.linear(in);
+  ops.run(in);
   ops.silu_mul(gate, up);
-  ops.device.linear(out);
+  ops.run(out);
   return y;
 }
 
@@ -126,15 +129,15 @@ void Moe::forward(Ops& ops, ConstMat u, Mat x) const {
   const Dispatch dispatch = route(ops, u);
   const Mat rows = run_experts(ops, u, dispatch);
   if (config_->n_shared_experts > 0) shared_.forward(ops, u, x);
-  ops.device.combine({.expert_rows = rows.data,
-                      .expert_stride = rows.stride,
-                      .row_of = dispatch.row_of,
-                      .weights = dispatch.weights,
-                      .rows = u.rows,
-                      .top_k = config_->num_experts_per_tok,
-                      .n = x.cols,
-                      .y = x.data,
-                      .y_stride = x.stride});
+  ops.combine({.expert_rows = rows.data,
+               .expert_stride = rows.stride,
+               .row_of = dispatch.row_of,
+               .weights = dispatch.weights,
+               .rows = u.rows,
+               .top_k = config_->num_experts_per_tok,
+               .n = x.cols,
+               .y = x.data,
+               .y_stride = x.stride});
 }
 
 }  // namespace kogia

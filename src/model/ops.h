@@ -9,20 +9,51 @@
 
 #include "device/device.h"
 #include "model/rope.h"
+#include "model/trained.h"
 #include "tensor/arena.h"
 
 namespace kogia {
+
+class Tape;
 
 /// A matrix product's weight: W [out, in] and perhaps a bias [out].
 struct Linear {
   std::unique_ptr<Matrix> w;
   std::vector<float> bias;
+  std::unique_ptr<TrainedMatrix> trained;  // null: it is not
 };
 
 /// The gain of an RMSNorm.
 struct Norm {
   std::vector<float> weight;
   float eps = 1e-6f;
+  float* grad = nullptr;  // [n], where it is trained
+};
+
+/// Rows that tokens are looked up in. Each use of the table has a gradient of its own.
+struct Embedding {
+  const Matrix* table = nullptr;
+  float* grad = nullptr;  // [vocab, hidden], where it is trained
+};
+
+/// One matrix product y = x Wᵀ (+ bias) (+ residual). tokens: the row of the batch that each row of
+/// x belongs to, where that is not its own number.
+struct Product {
+  ConstMat x;
+  const Linear* l = nullptr;
+  Mat y;
+  const float* residual = nullptr;
+  std::span<const std::int32_t> tokens = {};
+};
+
+/// Keys, values and queries of a batch. data of v is null where values live inside the keys.
+struct Attended {
+  CacheView cache;
+  ConstMat q, k, v;
+  Index n_heads = 0;
+  float scale = 1;
+  std::span<const SequenceRows> keys;     // rows of k and v
+  std::span<const SequenceRows> queries;  // rows of q
 };
 
 /// Heads side by side in the rows of a matrix: head h of row r at data + r * row_stride + h *
@@ -43,49 +74,32 @@ inline Heads heads_of(Mat x, Index n_heads) {
 /// back early opens an Arena::Scope around.
 class Ops {
  public:
-  Ops(Device& device, Arena& arena) : device(device), arena(arena) {}
+  Ops(Device& device, Arena& arena, Tape* tape = nullptr)
+      : device(device), arena(arena), tape(tape) {}
 
-  Mat embed(const Matrix& table, std::span<const std::int32_t> ids) {
-    Mat y = arena.matrix(static_cast<Index>(ids.size()), table.cols());
-    device.embed({.table = &table, .ids = ids, .y = y.data});
-    return y;
-  }
+  Mat embed(const Embedding& table, std::span<const std::int32_t> ids);
 
-  /// Describes y = x Wᵀ (+ bias) without running it, so that several can share a dispatch.
-  static LinearArgs product(ConstMat x, const Linear& l, Mat y, const float* residual = nullptr) {
-    return {.x = x.data,
-            .x_stride = x.stride,
-            .w = l.w.get(),
-            .bias = l.bias.empty() ? nullptr : l.bias.data(),
-            .residual = residual,
-            .y = y.data,
-            .y_stride = y.stride,
-            .rows = x.rows};
-  }
+  /// Independent products in one dispatch.
+  void run(std::span<const Product> products);
 
-  Mat linear(ConstMat x, const Linear& l) {
-    const Mat y = arena.matrix(x.rows, l.w->rows());
-    const LinearArgs args = product(x, l, y);
-    device.linear({&args, 1});
-    return y;
-  }
+  Mat linear(ConstMat x, const Linear& l) { return linears<1>(x, {&l})[0]; }
 
   /// x += a Wᵀ
   void add_linear(Mat x, ConstMat a, const Linear& l) {
-    const LinearArgs args = product(a, l, x, x.data);
-    device.linear({&args, 1});
+    const Product product{.x = a, .l = &l, .y = x, .residual = x.data};
+    run({&product, 1});
   }
 
   /// Several products of one x in one dispatch.
   template <std::size_t N>
   std::array<Mat, N> linears(ConstMat x, const std::array<const Linear*, N>& weights) {
     std::array<Mat, N> y;
-    std::array<LinearArgs, N> args;
+    std::array<Product, N> products;
     for (std::size_t i = 0; i < N; ++i) {
       y[i] = arena.matrix(x.rows, weights[i]->w->rows());
-      args[i] = product(x, *weights[i], y[i]);
+      products[i] = {.x = x, .l = weights[i], .y = y[i]};
     }
-    device.linear(args);
+    run(products);
     return y;
   }
 
@@ -96,56 +110,35 @@ class Ops {
   }
   /// Normalises the columns that the view shows, in place.
   void rms_norm_in_place(Mat x, const Norm& norm) { norm_into(x, norm, x); }
+  void norm_into(ConstMat x, const Norm& norm, Mat y);
 
   /// Rotates the first rope.dims() values of each head.
-  void rotate(Heads x, const Rope& rope, const RopeTables& tables) {
-    device.rope({.x = x.data,
-                 .row_stride = x.row_stride,
-                 .head_stride = x.head_stride,
-                 .rows = x.rows,
-                 .n_heads = x.n_heads,
-                 .n_rot = rope.dims(),
-                 .cos = tables.cos,
-                 .sin = tables.sin,
-                 .layout = rope.layout()});
-  }
+  void rotate(Heads x, const Rope& rope, const RopeTables& tables);
 
   /// silu(gate) ⊙ up, written over gate.
-  Mat silu_mul(Mat gate, ConstMat up) {
-    device.silu_mul({.gate = gate.data,
-                     .up = up.data,
-                     .y = gate.data,
-                     .rows = gate.rows,
-                     .n = gate.cols,
-                     .gate_stride = gate.stride,
-                     .up_stride = up.stride,
-                     .y_stride = gate.stride});
-    return gate;
-  }
+  Mat silu_mul(Mat gate, ConstMat up);
 
-  /// y[i] = x[index[i]]
-  void gather_rows(ConstMat x, std::span<const std::int32_t> index, Mat y) {
-    device.gather_rows({.x = x.data,
-                        .x_stride = x.stride,
-                        .index = index,
-                        .y = y.data,
-                        .y_stride = y.stride,
-                        .n = y.cols});
-  }
+  /// y[i] = x[index[i]]; where gradients are wanted, no row may be named twice.
+  void gather_rows(ConstMat x, std::span<const std::int32_t> index, Mat y);
+  /// y = x
+  void copy(ConstMat x, Mat y);
+  /// y[i] = x[index[i]], each row top_k times: row_of[t * top_k + k] are those made of row t.
+  void spread_rows(ConstMat x, std::span<const std::int32_t> index,
+                   std::span<const std::int32_t> row_of, Mat y);
 
-  void norm_into(ConstMat x, const Norm& norm, Mat y) {
-    device.rms_norm({.x = x.data,
-                     .x_stride = x.stride,
-                     .weight = norm.weight.data(),
-                     .y = y.data,
-                     .y_stride = y.stride,
-                     .rows = x.rows,
-                     .n = x.cols,
-                     .eps = norm.eps});
-  }
+  /// Writes keys and values into the cache, then attends to it.
+  void attention(const Attended& a, Mat out);
+  /// Keys of sequences back from the cache, end to end; k: what was written there, of the same rows
+  /// where gradients are wanted.
+  void cached_keys(CacheView cache, std::span<const SequenceRows> sequences, ConstMat k, Mat y);
+
+  /// `first`: where the rows of each expert will begin, sorted by expert; filled in.
+  void route(const RouteArgs& args, Index layer, std::span<std::int32_t> first);
+  void combine(const CombineArgs& args);
 
   Device& device;
   Arena& arena;
+  Tape* tape;              // null: nobody wants gradients
   Index expert_bytes = 0;  // of the routed experts that were read, for those who measure
 };
 

@@ -119,7 +119,7 @@ class FolderPlan {
       layer(fmt::format("model.layers.{}.", i), c_.is_moe_layer(i));
     }
     norm("model.norm.weight", c_.hidden_size);
-    head("lm_head.weight");
+    if (!c_.tie_word_embeddings) head("lm_head.weight");
     for (Index k = 0; k < c_.num_nextn_predict_layers; ++k) {
       mtp(fmt::format("model.layers.{}.", c_.num_hidden_layers + k));
     }
@@ -171,6 +171,10 @@ class FolderPlan {
         add(fmt::format("{}{}_proj.bias", p, name), DType::bf16, {rows}, kBias);
     }
     matrix(p + "o_proj.weight", d, q);
+    if (c_.qk_norm) {
+      norm(p + "q_norm.weight", c_.head_dim);
+      norm(p + "k_norm.weight", c_.head_dim);
+    }
   }
   void mla(const std::string& p) {
     const Index d = c_.hidden_size, h = c_.num_attention_heads, q = h * c_.qk_head_dim();

@@ -1,7 +1,10 @@
 #include "tensor/arena.h"
 
 #include <algorithm>
+#include <functional>
 #include <new>
+
+#include "base/error.h"
 
 namespace kogia {
 namespace {
@@ -17,6 +20,17 @@ Index Arena::n_bytes() const {
   Index n = 0;
   for (const Block& block : blocks_) n += block.size;
   return n;
+}
+
+Arena::Place Arena::place_of(const void* p) const {
+  const auto* at = static_cast<const std::byte*>(p);
+  const auto holds = [&](const Block& block) {
+    const std::byte* const begin = block.data.get();
+    return !std::less<>()(at, begin) && std::less<>()(at, begin + block.size);
+  };
+  const auto block = std::find_if(blocks_.begin(), blocks_.end(), holds);
+  KOGIA_CHECK(block != blocks_.end());
+  return {static_cast<std::size_t>(block - blocks_.begin()), at - block->data.get()};
 }
 
 void* Arena::allocate_bytes(Index n) {

@@ -26,6 +26,15 @@ class Arena {
   void reset() { block_ = 0, used_ = 0; }
   Index n_bytes() const;
 
+  /// Memory that was handed out, by block and the bytes before it there: for those who keep
+  /// something beside each value.
+  struct Place {
+    std::size_t block = 0;
+    Index offset = 0;
+  };
+  Place place_of(const void* p) const;
+  Index block_bytes(std::size_t block) const { return blocks_[block].size; }
+
   /// Gives back what was allocated since it began.
   class Scope {
    public:

@@ -1,0 +1,567 @@
+#include "model/tape.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <unordered_map>
+#include <utility>
+
+#include "base/error.h"
+#include "base/page_memory.h"
+
+namespace kogia {
+namespace {
+
+// Matrices made again that are held for the next operation that wants them.
+constexpr std::size_t kMadeAgain = 4;
+
+/// Floats from the first value that m shows to behind the last.
+Index extent(ConstMat m) { return m.rows == 0 ? 0 : (m.rows - 1) * m.stride + m.cols; }
+
+/// The values of `inner` are all among those of `outer`, row for row at the same stride.
+bool holds(ConstMat outer, ConstMat inner) {
+  if (inner.rows == 0 || outer.stride != inner.stride) return false;
+  const std::less<> before;
+  if (before(inner.data, outer.data)) return false;
+  const Index offset = inner.data - outer.data;
+  const Index row = offset / outer.stride, col = offset % outer.stride;
+  return row + inner.rows <= outer.rows && col + inner.cols <= outer.cols;
+}
+
+void clear(Device& device, Mat m) {
+  const Index step = std::max<Index>(1, 16384 / std::max<Index>(1, m.cols));
+  device.parallel(ceil_div(m.rows, step), [&](Index i) {
+    for (Index r = i * step; r < std::min(m.rows, (i + 1) * step); ++r) {
+      std::memset(m.row(r), 0, static_cast<std::size_t>(m.cols) * sizeof(float));
+    }
+  });
+}
+
+void copy_rows(Device& device, ConstMat from, Mat to) {
+  const Index step = std::max<Index>(1, 16384 / std::max<Index>(1, from.cols));
+  device.parallel(ceil_div(from.rows, step), [&](Index i) {
+    for (Index r = i * step; r < std::min(from.rows, (i + 1) * step); ++r) {
+      std::memcpy(to.row(r), from.row(r), static_cast<std::size_t>(from.cols) * sizeof(float));
+    }
+  });
+}
+
+/// to += from, and from becomes zeros.
+void move_into(Device& device, Mat from, Mat to) {
+  device.add({.x = from.data,
+              .x_stride = from.stride,
+              .y = to.data,
+              .y_stride = to.stride,
+              .rows = from.rows,
+              .n = from.cols});
+  clear(device, from);
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------
+// What is kept
+
+void Tape::begin(Arena& arena) {
+  arena_ = &arena;
+  nodes_.clear();
+  keeps_.clear();
+  known_.clear();
+  made_.clear();
+  kept_.reset();
+  expert_loads_.clear();
+  balance_loss_ = 0;
+}
+
+void Tape::set_rows(std::span<const Index> begins, std::span<const SequenceRows> sequences,
+                    Index n_rows, float row_weight) {
+  n_rows_ = n_rows;
+  row_weight_ = row_weight;
+  sequences_ =
+      std::make_shared<const std::vector<SequenceRows>>(sequences.begin(), sequences.end());
+  packed_row_.assign(static_cast<std::size_t>(n_rows), 0);
+  Blocks blocks;
+  for (std::size_t i = 0; i < begins.size(); ++i) {
+    const Index end = i + 1 < begins.size() ? begins[i + 1] : n_rows;
+    KOGIA_CHECK(begins[i] <= end);
+    std::fill(packed_row_.begin() + begins[i], packed_row_.begin() + end,
+              static_cast<std::int32_t>(i));
+    for (Index at = begins[i]; at < end; at += kTokenBlock) {
+      blocks.push_back({at, std::min(kTokenBlock, end - at)});
+    }
+  }
+  blocks_ = std::make_shared<const Blocks>(std::move(blocks));
+}
+
+// Rows sorted by expert keep the order of the batch, so those of a packed row stand together.
+Tape::Blocks Tape::blocks_of(std::span<const std::int32_t> tokens) const {
+  Blocks blocks;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const auto row_of = [&](std::size_t r) {
+      return packed_row_[static_cast<std::size_t>(tokens[r])];
+    };
+    if (i == 0 || row_of(i) != row_of(i - 1) || blocks.back().n == kTokenBlock) {
+      blocks.push_back({static_cast<Index>(i), 0});
+    }
+    ++blocks.back().n;
+  }
+  return blocks;
+}
+
+// Of a matrix with several rows a token (heads).
+std::vector<TokenBlock> Tape::scaled_blocks(Index rows) const {
+  Blocks blocks;
+  if (rows == 0) return blocks;
+  const Index each = rows / n_rows_;
+  KOGIA_CHECK(each * n_rows_ == rows);
+  for (const TokenBlock& b : *blocks_) {
+    for (Index at = 0; at < b.n * each; at += kTokenBlock) {
+      blocks.push_back({b.begin * each + at, std::min(kTokenBlock, b.n * each - at)});
+    }
+  }
+  return blocks;
+}
+
+float* Tape::grad(const float* p) {
+  const Arena::Place place = arena_->place_of(p);
+  if (mirror_.size() <= place.block) mirror_.resize(place.block + 1);
+  std::shared_ptr<std::byte>& block = mirror_[place.block];
+  if (block == nullptr) block = allocate_pages(arena_->block_bytes(place.block));
+  return reinterpret_cast<float*>(block.get() + place.offset);
+}
+
+void Tape::overwritten(ConstMat m) {
+  const float *begin = m.data, *end = m.data + extent(m);
+  const std::less<> before;
+  std::erase_if(known_, [&](const Known& known) {
+    const float* const at = known.where.data;
+    return before(at, end) && before(begin, at + extent(known.where));
+  });
+}
+
+Tape::Part Tape::keep(ConstMat m) {
+  for (const Known& known : known_) {
+    if (!holds(known.where, m)) continue;
+    const Index offset = m.data - known.where.data;
+    const Index row = offset / known.where.stride, col = offset % known.where.stride;
+    return {known.id, row * keeps_[known.id].cols + col, m.rows, m.cols};
+  }
+  const Mat copy = kept_.matrix(m.rows, m.cols);
+  copy_rows(device_, m, copy);
+  keeps_.push_back({.copy = copy, .make = nullptr, .rows = m.rows, .cols = m.cols});
+  if (m.rows > 0) known_.push_back({m, keeps_.size() - 1});
+  return {keeps_.size() - 1, 0, m.rows, m.cols};
+}
+
+void Tape::remember(ConstMat m, std::function<void(Mat)> make) {
+  if (!options_.recompute || m.rows == 0) return;
+  keeps_.push_back({.copy = {}, .make = std::move(make), .rows = m.rows, .cols = m.cols});
+  known_.push_back({m, keeps_.size() - 1});
+}
+
+ConstMat Tape::restore(const Part& part) {
+  const Kept& kept = keeps_[part.id];
+  if (kept.make == nullptr) {
+    return {kept.copy.data + part.offset, part.rows, part.cols, kept.cols};
+  }
+  auto made =
+      std::find_if(made_.begin(), made_.end(), [&](const Made& m) { return m.id == part.id; });
+  if (made != made_.end()) {
+    made_.splice(made_.begin(), made_, made);
+  } else {
+    std::vector<float> values;
+    if (made_.size() >= kMadeAgain) values = std::move(made_.back().values), made_.pop_back();
+    values.resize(static_cast<std::size_t>(kept.rows * kept.cols));
+    // `make` may itself restore: it must not take these values for free.
+    kept.make({values.data(), kept.rows, kept.cols});
+    made_.push_front({part.id, std::move(values)});
+  }
+  return {made_.front().values.data() + part.offset, part.rows, part.cols, kept.cols};
+}
+
+std::span<const std::int32_t> Tape::keep_ids(std::span<const std::int32_t> ids) {
+  std::int32_t* const copy = kept_.allocate<std::int32_t>(static_cast<Index>(ids.size()));
+  std::copy(ids.begin(), ids.end(), copy);
+  return {copy, ids.size()};
+}
+
+void Tape::backward() {
+  for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) (*node)();
+  nodes_.clear();
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Operations
+
+void Tape::embed(const Embedding& table, std::span<const std::int32_t> ids, Mat y) {
+  overwritten(y);
+  const auto kept = keep_ids(ids);
+  record([this, &table, kept, y] {
+    const Mat dy = grad(y);
+    if (table.grad != nullptr) {
+      device_.embed_vjp({.ids = kept,
+                         .dy = dy.data,
+                         .dy_stride = dy.stride,
+                         .cols = dy.cols,
+                         .dtable = table.grad});
+    }
+    clear(device_, dy);
+  });
+}
+
+namespace {
+
+/// A product as the tape remembers it.
+struct Recorded {
+  const Linear* l;
+  Mat dx, dy;
+  bool clears;  // y was made by it; else it was added to
+  std::shared_ptr<const std::vector<TokenBlock>> blocks;
+};
+
+/// Gradients of inputs. Products that read one x add to it one after the other.
+void products_to_inputs(Device& device, const std::vector<Recorded>& products) {
+  std::vector<std::vector<LinearArgs>> waves;
+  std::unordered_map<const float*, std::size_t> uses;
+  for (const Recorded& p : products) {
+    if (p.dx.rows == 0) continue;
+    const std::size_t wave = uses[p.dx.data]++;
+    if (waves.size() <= wave) waves.resize(wave + 1);
+    waves[wave].push_back({.x = p.dy.data,
+                           .x_stride = p.dy.stride,
+                           .w = p.l->trained->transposed.get(),
+                           .residual = p.dx.data,
+                           .y = p.dx.data,
+                           .y_stride = p.dx.stride,
+                           .rows = p.dx.rows});
+  }
+  for (const std::vector<LinearArgs>& wave : waves) device.linear(wave);
+}
+
+LinearWgradArgs to_weights(const Recorded& p, ConstMat x) {
+  const TrainedMatrix& t = *p.l->trained;
+  LinearWgradArgs args{.x = x.data,
+                       .x_stride = x.stride,
+                       .dy = p.dy.data,
+                       .dy_stride = p.dy.stride,
+                       .n = p.dy.cols,
+                       .cols = x.cols,
+                       .blocks = *p.blocks,
+                       .dw = t.grad,
+                       .dw_stride = t.stride,
+                       .db = t.bias_grad};
+  if (t.packed_transposed) {  // what is stored is the transpose: so is its gradient
+    std::swap(args.x, args.dy);
+    std::swap(args.x_stride, args.dy_stride);
+    std::swap(args.n, args.cols);
+  }
+  return args;
+}
+
+}  // namespace
+
+void Tape::products(std::span<const Product> products) {
+  std::vector<Recorded> recorded;
+  std::vector<Part> inputs;
+  for (const Product& p : products) {
+    KOGIA_CHECK(p.l->trained != nullptr);
+    KOGIA_CHECK(p.residual == nullptr || p.residual == p.y.data);
+    inputs.push_back(keep(p.x));
+    recorded.push_back({.l = p.l,
+                        .dx = grad(p.x),
+                        .dy = grad(p.y),
+                        .clears = p.residual == nullptr,
+                        .blocks = p.tokens.empty()
+                                      ? blocks_
+                                      : std::make_shared<const Blocks>(blocks_of(p.tokens))});
+  }
+  for (const Product& p : products) overwritten(p.y);
+  record([this, recorded = std::move(recorded), inputs = std::move(inputs)] {
+    std::vector<LinearWgradArgs> weights;
+    for (std::size_t i = 0; i < recorded.size(); ++i) {
+      weights.push_back(to_weights(recorded[i], restore(inputs[i])));
+    }
+    device_.linear_wgrad(weights);
+    products_to_inputs(device_, recorded);
+    for (const Recorded& p : recorded) {
+      if (p.clears) clear(device_, p.dy);
+    }
+  });
+}
+
+void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
+  const Part input = keep(x);
+  const bool in_place = x.data == y.data;
+  const auto blocks =
+      std::make_shared<const Blocks>(x.rows == n_rows_ ? *blocks_ : scaled_blocks(x.rows));
+  overwritten(y);
+  remember(y, [this, input, &norm](Mat out) {
+    const ConstMat in = restore(input);
+    device_.rms_norm({.x = in.data,
+                      .x_stride = in.stride,
+                      .weight = norm.weight.data(),
+                      .y = out.data,
+                      .y_stride = out.stride,
+                      .rows = in.rows,
+                      .n = in.cols,
+                      .eps = norm.eps});
+  });
+  const Mat dx = grad(x), dy = grad(y);
+  record([this, input, &norm, dx, dy, in_place, blocks] {
+    const ConstMat in = restore(input);
+    device_.rms_norm_vjp({.x = in.data,
+                          .x_stride = in.stride,
+                          .weight = norm.weight.data(),
+                          .dy = dy.data,
+                          .dy_stride = dy.stride,
+                          .dx = dx.data,
+                          .dx_stride = dx.stride,
+                          .accumulate = !in_place,
+                          .rows = in.rows,
+                          .n = in.cols,
+                          .eps = norm.eps,
+                          .blocks = *blocks,
+                          .dweight = norm.grad});
+    if (!in_place) clear(device_, dy);
+  });
+}
+
+void Tape::rotate(const RopeArgs& args) {
+  const Index last = args.n_heads > 0 ? (args.n_heads - 1) * args.head_stride + args.n_rot : 0;
+  overwritten({args.x, args.rows, last, args.row_stride});
+  RopeArgs back = args;
+  back.x = grad(args.x);
+  back.inverse = !args.inverse;
+  record([this, back] { device_.rope(back); });
+}
+
+void Tape::silu_mul(Mat gate, ConstMat up) {
+  const Part kept_gate = keep(gate), kept_up = keep(up);
+  overwritten(gate);
+  remember(gate, [this, kept_gate, kept_up](Mat out) {
+    const ConstMat g = restore(kept_gate), u = restore(kept_up);
+    device_.silu_mul({.gate = g.data,
+                      .up = u.data,
+                      .y = out.data,
+                      .rows = out.rows,
+                      .n = out.cols,
+                      .gate_stride = g.stride,
+                      .up_stride = u.stride,
+                      .y_stride = out.stride});
+  });
+  const Mat dgate = grad(gate), dup = grad(up);
+  record([this, kept_gate, kept_up, dgate, dup] {
+    const Arena::Scope scope(scratch_);
+    const Mat dh = scratch_.matrix(dgate.rows, dgate.cols);  // it stands where dgate will
+    copy_rows(device_, dgate, dh);
+    clear(device_, dgate);
+    const ConstMat g = restore(kept_gate), u = restore(kept_up);
+    device_.silu_mul_vjp({.gate = g.data,
+                          .up = u.data,
+                          .dh = dh.data,
+                          .dgate = dgate.data,
+                          .dup = dup.data,
+                          .rows = g.rows,
+                          .n = g.cols,
+                          .gate_stride = g.stride,
+                          .up_stride = u.stride,
+                          .dh_stride = dh.stride,
+                          .dgate_stride = dgate.stride,
+                          .dup_stride = dup.stride});
+  });
+}
+
+void Tape::gather_rows(ConstMat x, std::span<const std::int32_t> index, Mat y) {
+  overwritten(y);
+  const auto kept = keep_ids(index);
+  const Mat dx = grad(x), dy = grad(y);
+  record([this, kept, dx, dy] {
+    device_.parallel(dy.rows, [&](Index i) {
+      float* const to = dx.row(kept[static_cast<std::size_t>(i)]);
+      float* const from = dy.row(i);
+      for (Index c = 0; c < dy.cols; ++c) to[c] += from[c];
+    });
+    clear(device_, dy);
+  });
+}
+
+void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
+                       std::span<const std::int32_t> row_of, Mat y) {
+  const Part input = keep(x);
+  overwritten(y);
+  const auto kept = keep_ids(index), kept_row_of = keep_ids(row_of);
+  remember(y, [this, input, kept](Mat out) {
+    const ConstMat in = restore(input);
+    device_.gather_rows({.x = in.data,
+                         .x_stride = in.stride,
+                         .index = kept,
+                         .y = out.data,
+                         .y_stride = out.stride,
+                         .n = out.cols});
+  });
+  const Mat dx = grad(x), dy = grad(y);
+  const Index top_k = static_cast<Index>(row_of.size()) / std::max<Index>(1, x.rows);
+  record([this, kept_row_of, top_k, dx, dy] {
+    const std::vector<float> ones(kept_row_of.size(), 1.0f);
+    device_.combine({.expert_rows = dy.data,
+                     .expert_stride = dy.stride,
+                     .row_of = kept_row_of,
+                     .weights = ones.data(),
+                     .rows = dx.rows,
+                     .top_k = top_k,
+                     .n = dx.cols,
+                     .y = dx.data,
+                     .y_stride = dx.stride});
+    clear(device_, dy);
+  });
+}
+
+void Tape::copy(ConstMat x, Mat y) {
+  overwritten(y);
+  const Mat dx = grad(x), dy = grad(y);
+  record([this, dx, dy] { move_into(device_, dy, dx); });
+}
+
+void Tape::attention(const Attended& a, Mat out) {
+  const bool latent = a.v.data == nullptr;
+  const CacheSpec& spec = a.cache.spec;
+  const Part q = keep(a.q), k = keep(a.k);
+  const Part v = latent ? k : keep(a.v);
+  overwritten(out);
+  const Mat dq = grad(a.q), dk = grad(a.k), dout = grad(out);
+  const Mat dv = latent ? dk : grad(a.v);
+  const std::vector<SequenceRows> sequences(a.keys.begin(), a.keys.end());
+  for (const SequenceRows& s : sequences) KOGIA_CHECK(s.first_pos == 0);
+  record([=, this, n_heads = a.n_heads, scale = a.scale, sequences = std::move(sequences)] {
+    const ConstMat kept_q = restore(q), kept_k = restore(k), kept_v = restore(v);
+    const Arena::Scope scope(scratch_);
+    // The gradients have the strides of the values, and these were kept without gaps.
+    const auto gradient_of = [&](ConstMat kept) {
+      const Mat d = scratch_.matrix(kept.rows, kept.cols);
+      clear(device_, d);
+      return d;
+    };
+    const bool own_q = dq.stride != kept_q.stride, own_k = dk.stride != kept_k.stride;
+    const bool own_v = !latent && dv.stride != kept_v.stride;
+    const Mat to_q = own_q ? gradient_of(kept_q) : dq, to_k = own_k ? gradient_of(kept_k) : dk;
+    const Mat to_v = latent ? to_k : own_v ? gradient_of(kept_v) : dv;
+    device_.attention_vjp({.q = kept_q.data,
+                           .q_stride = kept_q.stride,
+                           .k = kept_k.data,
+                           .k_stride = kept_k.stride,
+                           .v = kept_v.data,
+                           .v_stride = kept_v.stride,
+                           .dout = dout.data,
+                           .dout_stride = dout.stride,
+                           .dq = to_q.data,
+                           .dk = to_k.data,
+                           .dv = to_v.data,
+                           .n_heads = n_heads,
+                           .n_kv_heads = spec.n_kv_heads,
+                           .k_dim = spec.k_dim,
+                           .v_dim = latent ? spec.latent_v_dim : spec.v_dim,
+                           .scale = scale,
+                           .sequences = sequences});
+    if (own_q) move_into(device_, to_q, dq);
+    if (own_k) move_into(device_, to_k, dk);
+    if (own_v) move_into(device_, to_v, dv);
+    clear(device_, dout);
+  });
+}
+
+void Tape::route(const RouteArgs& args, Index layer, std::span<const std::int32_t> first) {
+  const Index n = args.rows * args.top_k;
+  ExpertLoad load{.layer = layer, .tokens = {}};
+  for (std::size_t e = 0; e + 1 < first.size(); ++e) load.tokens.push_back(first[e + 1] - first[e]);
+  expert_loads_.push_back(std::move(load));
+
+  const ConstMat logits{args.logits, args.rows, args.n_experts};
+  const Part kept_logits = keep(logits);
+  const auto experts = keep_ids({args.experts, static_cast<std::size_t>(n)});
+  const Mat weights{args.weights, 1, n};
+  overwritten(weights);
+  const Mat dlogits = grad(logits), dweights = grad(weights);
+  RouteVjpArgs back{.experts = experts.data(),
+                    .rows = args.rows,
+                    .n_experts = args.n_experts,
+                    .top_k = args.top_k,
+                    .score = args.score,
+                    .normalise = args.normalise,
+                    .scale = args.scale,
+                    .dweights = dweights.data,
+                    .dlogits = dlogits.data};
+  record([this, kept_logits, back, dweights]() mutable {
+    back.logits = restore(kept_logits).data;
+    device_.route_vjp(back);
+    clear(device_, dweights);
+  });
+  balance(args, kept_logits, dlogits);
+}
+
+// Each text counts by its rows, so that the sum over micro-batches is the mean over the batch.
+void Tape::balance(const RouteArgs& args, Part logits, Mat dlogits) {
+  struct Term {
+    BalanceLossArgs args;
+    SequenceRows rows;
+  };
+  std::vector<Term> terms;
+  const auto add = [&](float alpha, const SequenceRows& rows) {
+    if (alpha == 0 || rows.n_rows == 0) return;
+    Term& term = terms.emplace_back();
+    term.rows = rows;
+    term.args.n_experts = args.n_experts;
+    term.args.top_k = args.top_k;
+    term.args.score = args.score;
+    term.args.alpha = alpha;
+    term.args.dloss = static_cast<float>(rows.n_rows) * row_weight_;
+  };
+  for (const SequenceRows& s : *sequences_) add(options_.sequence_loss, s);
+  SequenceRows all;
+  all.n_rows = n_rows_;
+  add(options_.batch_loss, all);
+  for (Term& term : terms) {
+    float loss = 0;
+    term.args.logits = args.logits;
+    term.args.sequences = {&term.rows, 1};
+    term.args.loss = &loss;
+    device_.balance_loss(term.args);
+    balance_loss_ += static_cast<double>(loss) * static_cast<double>(term.args.dloss);
+  }
+  record([this, terms = std::move(terms), logits, dlogits]() mutable {
+    for (Term& term : terms) {
+      float unused = 0;
+      term.args.logits = restore(logits).data;
+      term.args.sequences = {&term.rows, 1};
+      term.args.loss = &unused;
+      term.args.dlogits = dlogits.data;
+      device_.balance_loss(term.args);
+    }
+  });
+}
+
+void Tape::combine(const CombineArgs& args) {
+  const Index n = static_cast<Index>(args.row_of.size());
+  const ConstMat rows{args.expert_rows, n, args.n, args.expert_stride};
+  const ConstMat weights{args.weights, 1, n};
+  const Part kept_rows = keep(rows), kept_weights = keep(weights);
+  const Mat y{args.y, args.rows, args.n, args.y_stride};
+  overwritten(y);
+  const auto row_of = keep_ids(args.row_of);
+  const Mat drows = grad(rows), dweights = grad(weights), dy = grad(y);
+  KOGIA_CHECK(rows.stride == rows.cols);
+  record([this, kept_rows, kept_weights, row_of, drows, dweights, dy, top_k = args.top_k] {
+    device_.combine_vjp({.expert_rows = restore(kept_rows).data,
+                         .expert_stride = drows.stride,
+                         .row_of = row_of,
+                         .weights = restore(kept_weights).data,
+                         .rows = dy.rows,
+                         .top_k = top_k,
+                         .n = dy.cols,
+                         .dy = dy.data,
+                         .dy_stride = dy.stride,
+                         .dexpert_rows = drows.data,
+                         .dweights = dweights.data});
+  });  // dy stays: y was added to
+}
+
+}  // namespace kogia

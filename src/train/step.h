@@ -1,0 +1,70 @@
+#pragma once
+// One step of training: gradients of a global batch, however it is cut into micro-batches, then the
+// optimizer and the experts' selection biases.
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/model.h"
+#include "model/tape.h"
+#include "train/optimizer.h"
+#include "train/packed_row.h"
+#include "train/parameters.h"
+
+namespace kogia {
+
+struct StepSettings {
+  OptimizerStep optimizer = {};
+  Index micro_batch_size = 0;  // rows of one forward; 0: all
+  float mtp_weight = 0.3F;     // λ: Σ over the depths, each a share of λ / D
+  float bias_rate = 0;         // of the experts' selection biases; 0: they stay
+};
+
+/// How the tokens of a step fell to the experts of a layer.
+struct LayerLoad {
+  Index layer = 0;
+  std::vector<Index> tokens = {};  // [n_routed_experts]
+  /// (largest − mean) / mean                                          arXiv:2408.15664 eq. 4
+  double max_vio() const;
+};
+
+struct StepResult {
+  double loss = 0;  // mean −log p of the tokens that the main model predicted, nats
+  std::vector<double> mtp_loss = {};  // of each depth
+  double balance_loss = 0;            // weighted, of all layers
+  double grad_norm = 0;               // before clipping
+  Index n_tokens = 0;                 // that the main model predicted
+  std::vector<LayerLoad> loads = {};
+  Index kept_bytes = 0;  // activations kept for the backward pass, of the largest micro-batch
+};
+
+/// Threads: one. All must outlive it.
+class StepRunner {
+ public:
+  StepRunner(Device& device, Parameters& parameters, Optimizer& optimizer,
+             const TapeOptions& options);
+  ~StepRunner();
+
+  /// Step number `step`, from 1. Without a single token to predict nothing changes.
+  StepResult run(std::span<const PackedRow> rows, const StepSettings& settings, Index step);
+  /// Gradients alone: those of before are forgotten.
+  StepResult gradients(std::span<const PackedRow> rows, const StepSettings& settings);
+  /// The losses alone.
+  StepResult evaluate(std::span<const PackedRow> rows, Index micro_batch_size);
+
+ private:
+  struct MicroBatch;
+  StepResult pass(std::span<const PackedRow> rows, Index micro_batch_size, float mtp_weight,
+                  bool backward);
+  void update_biases(const StepResult& result, float rate);
+
+  Device& device_;
+  Parameters& parameters_;
+  Optimizer& optimizer_;
+  Tape tape_;
+  Workspace workspace_;
+  std::vector<std::byte> cache_;
+};
+
+}  // namespace kogia

@@ -1,0 +1,267 @@
+// Gradients of whole models and the steps made of them.
+
+#include "train/step.h"
+
+#include <cmath>
+#include <cstring>
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "device/cpu_device.h"
+#include "support/golden.h"
+
+namespace kogia::test {
+namespace {
+
+struct Setup {
+  int n_threads = 2;
+  bool recompute = true;
+  MlaForm form = MlaForm::kExpanded;
+  Recipe recipe = Recipe::kF32;
+  float sequence_loss = 0;
+};
+
+/// A golden checkpoint that is trained.
+struct Training {
+  Training(const std::string& name, const Setup& setup)
+      : device(make_cpu_device({.n_threads = setup.n_threads})),
+        checkpoint(Checkpoint::open(golden_folder(name))),
+        parameters(*device, *checkpoint, setup.recipe, setup.form),
+        optimizer(*device, parameters.all(), DType::f32),
+        runner(*device, parameters, optimizer,
+               {.recompute = setup.recompute, .sequence_loss = setup.sequence_loss}) {}
+
+  std::vector<float> gradients() {
+    std::vector<float> all;
+    for (const Parameter& p : parameters.all()) {
+      if (p.grad != nullptr) all.insert(all.end(), p.grad, p.grad + p.n);
+    }
+    return all;
+  }
+  std::vector<float> masters() {
+    std::vector<float> all;
+    for (const Parameter& p : parameters.all()) all.insert(all.end(), p.master, p.master + p.n);
+    return all;
+  }
+
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Checkpoint> checkpoint;
+  Parameters parameters;
+  Optimizer optimizer;
+  StepRunner runner;
+};
+
+/// Rows of a case's ids, cut into texts of odd lengths; also one of a single token.
+std::vector<PackedRow> rows_of(const std::string& name, std::size_t n_rows) {
+  const std::vector<std::int32_t> ids = read_expected(name).ids;
+  std::vector<PackedRow> rows;
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    const auto begin = static_cast<std::ptrdiff_t>(7 * r);
+    rows.push_back(
+        {.ids = {ids.begin() + begin, ids.begin() + begin + 120}, .document_begin = {0}});
+    if (r % 2 == 1) rows.back().document_begin = {0, 70, 71, 74};
+  }
+  return rows;
+}
+
+double loss_of(Training& t, std::span<const PackedRow> rows, float mtp_weight) {
+  const StepResult result = t.runner.evaluate(rows, 0);
+  double loss = result.loss;
+  for (const double l : result.mtp_loss) {
+    loss += static_cast<double>(mtp_weight) * l / static_cast<double>(result.mtp_loss.size());
+  }
+  return loss;
+}
+
+class Families : public testing::TestWithParam<const char*> {};
+
+// Along a direction, the loss rises as the gradient says.
+TEST_P(Families, GradientIsTheSlopeOfTheLoss) {
+  for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
+    Training t(GetParam(), {.form = form});
+    const auto rows = rows_of(GetParam(), 2);
+    const StepSettings settings{.mtp_weight = 0.3F};
+    const StepResult result = t.runner.gradients(rows, settings);
+    EXPECT_NEAR(result.loss, t.runner.evaluate(rows, 0).loss, 1e-12);
+    const std::vector<float> gradient = t.gradients();
+    // In the direction of the gradient itself the slope is its norm: nothing cancels.
+    const double norm = result.grad_norm, reach = 5e-4;
+    const auto move = [&](double by) {
+      std::size_t at = 0;
+      for (Parameter& p : t.parameters.all()) {
+        if (p.grad == nullptr) continue;
+        for (Index i = 0; i < p.n; ++i) {
+          p.master[i] += static_cast<float>(by * static_cast<double>(gradient[at++]) / norm);
+        }
+      }
+      t.parameters.refresh();
+    };
+    move(reach);
+    const double above = loss_of(t, rows, settings.mtp_weight);
+    move(-2 * reach);
+    const double below = loss_of(t, rows, settings.mtp_weight);
+    EXPECT_NEAR((above - below) / (2 * reach) / norm, 1, 0.01) << static_cast<int>(form);
+  }
+}
+
+nlohmann::json read_gradients(const std::string& name) {
+  return nlohmann::json::parse(read_file(golden_folder(name) / "gradients.json"));
+}
+
+std::vector<PackedRow> rows_of(const std::string& name, const nlohmann::json& gradients) {
+  const std::vector<std::int32_t> ids = read_expected(name).ids;
+  std::vector<PackedRow> rows;
+  for (const auto& texts : gradients.at("rows")) {
+    PackedRow& row = rows.emplace_back();
+    for (const auto& text : texts) {
+      row.document_begin.push_back(static_cast<Index>(row.ids.size()));
+      row.ids.insert(row.ids.end(), ids.begin() + text[0].get<int>(),
+                     ids.begin() + text[1].get<int>());
+    }
+  }
+  return rows;
+}
+
+// Tensor by tensor, the gradients that PyTorch finds in f64.
+class Oracle : public testing::TestWithParam<const char*> {};
+
+TEST_P(Oracle, GradientsAreThoseOfPyTorch) {
+  const auto json = read_gradients(GetParam());
+  const std::vector<PackedRow> rows = rows_of(GetParam(), json);
+  for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
+    Training t(GetParam(), {.form = form});
+    const StepResult result = t.runner.gradients(rows, {.mtp_weight = 0.3F});
+    EXPECT_NEAR(result.loss, json.at("loss").get<double>(), 1e-5);
+    const auto mtp = json.value("mtp_loss", std::vector<double>());
+    ASSERT_EQ(result.mtp_loss.size(), mtp.size());
+    for (std::size_t k = 0; k < mtp.size(); ++k) EXPECT_NEAR(result.mtp_loss[k], mtp[k], 1e-5);
+    std::size_t found = 0;
+    for (const Parameter& p : t.parameters.all()) {
+      if (p.grad == nullptr) continue;
+      ASSERT_TRUE(json.at("tensors").contains(p.name)) << p.name;
+      const auto& expected = json.at("tensors").at(p.name);
+      const double norm = expected.at("norm").get<double>();
+      double sum = 0;
+      for (Index i = 0; i < p.n; ++i) sum += std::pow(static_cast<double>(p.grad[i]), 2);
+      EXPECT_NEAR(std::sqrt(sum), norm, 1e-4 * norm) << p.name;
+      const auto indices = expected.at("indices").get<std::vector<Index>>();
+      const auto values = expected.at("values").get<std::vector<double>>();
+      for (std::size_t i = 0; i < indices.size(); ++i) {
+        EXPECT_NEAR(static_cast<double>(p.grad[indices[i]]), values[i], 1e-4 * norm)
+            << p.name << " at " << indices[i];
+      }
+      ++found;
+    }
+    EXPECT_EQ(found, json.at("tensors").size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Oracle,
+                         testing::Values("v3", "v2_lite", "v2_group", "qwen2", "qwen2_tied",
+                                         "qwen3", "llama", "llama_tied"));
+
+// What the balance loss adds to the gradients, with its weight at 1.
+TEST(BalanceLoss, GradientsAreThoseOfPyTorch) {
+  const auto json = read_gradients("v3");
+  const std::vector<PackedRow> rows = rows_of("v3", json);
+  Training without("v3", {}), with("v3", {.sequence_loss = 1});
+  without.runner.gradients(rows, {});
+  double expected_loss = 0;
+  for (const double layer : json.at("balance_loss")) expected_loss += layer;
+  EXPECT_NEAR(with.runner.gradients(rows, {}).balance_loss, expected_loss, 1e-5);
+  for (std::size_t at = 0; at < with.parameters.all().size(); ++at) {
+    const Parameter &a = with.parameters.all()[at], &b = without.parameters.all()[at];
+    if (!json.at("balance_tensors").contains(a.name)) continue;
+    const auto& expected = json.at("balance_tensors").at(a.name);
+    const auto indices = expected.at("indices").get<std::vector<Index>>();
+    const auto values = expected.at("values").get<std::vector<double>>();
+    const double norm = expected.at("norm").get<double>();
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+      const double difference =
+          static_cast<double>(a.grad[indices[i]]) - static_cast<double>(b.grad[indices[i]]);
+      EXPECT_NEAR(difference, values[i], 1e-3 * norm + 1e-6) << a.name;
+    }
+  }
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Threads, accumulation and recomputation change no bit of any gradient.
+TEST_P(Families, GradientsHaveTheSameBitsHoweverTheyAreMade) {
+  const auto rows = rows_of(GetParam(), 4);
+  for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
+    Training reference(GetParam(), {.form = form});
+    const StepResult whole = reference.runner.gradients(rows, {});
+    const auto expected = reference.gradients();
+    EXPECT_GT(whole.grad_norm, 0);
+    for (const Index micro : {1, 2, 3}) {
+      reference.runner.gradients(rows, {.micro_batch_size = micro});
+      EXPECT_TRUE(same_bits(reference.gradients(), expected)) << micro << " rows at a time";
+    }
+    Training one_thread(GetParam(), {.n_threads = 1, .form = form});
+    one_thread.runner.gradients(rows, {.micro_batch_size = 3});
+    EXPECT_TRUE(same_bits(one_thread.gradients(), expected)) << "one thread";
+    Training kept(GetParam(), {.recompute = false, .form = form});
+    const StepResult all_kept = kept.runner.gradients(rows, {});
+    EXPECT_TRUE(same_bits(kept.gradients(), expected)) << "nothing made again";
+    EXPECT_GE(all_kept.kept_bytes, whole.kept_bytes);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Families,
+                         testing::Values("v3", "v2_lite", "v2_group", "qwen2", "qwen2_tied",
+                                         "qwen3", "llama"));
+
+// Without a token to predict, nothing moves.
+TEST(Step, OfNothingChangesNothing) {
+  Training t("v3", {});
+  const auto before = t.masters();
+  const PackedRow empty{.ids = {5, 6, 7}, .document_begin = {0, 1, 2}};
+  const StepResult result = t.runner.run({&empty, 1}, {.optimizer = {.lr = 1}, .bias_rate = 1}, 1);
+  EXPECT_EQ(result.n_tokens, 0);
+  EXPECT_TRUE(same_bits(t.masters(), before));
+}
+
+// R13: the bias moves once a step, by the counts of all of its micro-batches.
+TEST(Step, MovesBiasesByTheSignOfTheLoadOfTheWholeBatch) {
+  const auto rows = rows_of("v3", 4);
+  Training t("v3", {});
+  const auto before = t.masters();
+  const StepSettings settings{
+      .optimizer = {.lr = 0, .weight_decay = 0}, .micro_batch_size = 1, .bias_rate = 0.001F};
+  std::vector<std::vector<float>> old;
+  const StepResult counts = t.runner.gradients(rows, settings);
+  ASSERT_FALSE(counts.loads.empty());
+  for (const LayerLoad& load : counts.loads) {
+    const float* b = t.parameters.router_bias(load.layer);
+    old.emplace_back(b, b + load.tokens.size());
+  }
+  t.runner.run(rows, settings, 1);
+  for (std::size_t l = 0; l < counts.loads.size(); ++l) {
+    const LayerLoad& load = counts.loads[l];
+    double mean = 0;
+    for (const Index n : load.tokens) mean += static_cast<double>(n);
+    mean /= static_cast<double>(load.tokens.size());
+    for (std::size_t e = 0; e < load.tokens.size(); ++e) {
+      const auto n = static_cast<double>(load.tokens[e]);
+      const float sign = n < mean ? 1 : n > mean ? -1 : 0;
+      EXPECT_EQ(t.parameters.router_bias(load.layer)[e], old[l][e] + 0.001F * sign);
+    }
+  }
+}
+
+TEST(Step, LearnsARowByHeart) {
+  Training t("v3", {});
+  const auto rows = rows_of("v3", 1);
+  const double before = t.runner.evaluate(rows, 0).loss;
+  for (Index step = 1; step <= 30; ++step) {
+    t.runner.run(rows, {.optimizer = {.lr = 3e-3F}, .bias_rate = 0.001F}, step);
+  }
+  EXPECT_LT(t.runner.evaluate(rows, 0).loss, before / 4);
+}
+
+}  // namespace
+}  // namespace kogia::test
