@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 #include <string_view>
 #include <vector>
 
@@ -24,8 +25,9 @@ constexpr Index kFixedBytes = 8 + 4 + 4 + 8 + 3 * 16;  // before the ids
 
 template <class T>
 void append(Bytes& bytes, std::span<const T> values) {
-  const auto more = std::as_bytes(values);
-  bytes.insert(bytes.end(), more.begin(), more.end());
+  const std::size_t at = bytes.size();  // (g++ 12 takes an insert() here for an overflow)
+  bytes.resize(at + values.size_bytes());
+  std::memcpy(bytes.data() + at, values.data(), values.size_bytes());
 }
 template <class T>
 void append(Bytes& bytes, const T& value) {

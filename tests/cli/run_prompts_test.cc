@@ -123,7 +123,9 @@ class PromptRuns : public testing::Test {
       return answer_head(file, plan, salt_, slot);
     });
     RequestRunner runner = scripted.runner();
-    PromptRunOptions options{.defaults = {}, .salt = salt_, .encode = encode};
+    PromptRunOptions options;  // (g++ 12 warns of a braced one)
+    options.salt = salt_;
+    options.encode = encode;
     options.max_sequences = 2;
     options.defaults.options.max_tokens = 100;
     Outcome run{.result = run_prompts(file, plan, *answers, runner, options), .out = {}};
