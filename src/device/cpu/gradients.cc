@@ -41,10 +41,11 @@ Index n_tokens(std::span<const TokenBlock> blocks) {
   return n;
 }
 
-// Work of about this many tasks for each thread, so that nobody waits long for the last.
-constexpr Index kTasksPerThread = 4;
-// A task copies its tokens' x once: few outputs do not pay that back, many leave the cache.
-constexpr Index kLeastOutputs = 64, kMostOutputs = 192;
+// Outputs of a task: it copies its tokens' x once for all of them, and their dw is to stay in the
+// second-level cache.
+constexpr Index kMostOutputs = 192;
+// Products for each thread from which on they need not be cut into equal shares.
+constexpr Index kManyTasks = 4;
 
 }  // namespace
 
@@ -56,15 +57,14 @@ void CpuGradients::linear_wgrad(std::span<const LinearWgradArgs> products, Threa
     total += n_tokens(a.blocks) * a.n * a.cols;
   }
   const bool alone = total < kSmallWork || pool.n_threads() == 1;
-  const Index share = total / (kTasksPerThread * pool.n_threads());  // of a task
+  const bool few = static_cast<Index>(products.size()) < kManyTasks * pool.n_threads();
   wgrad_tiles_.clear();
   Index floats = 0;
   for (const LinearWgradArgs& a : products) {
-    const Index each = n_tokens(a.blocks) * a.cols;
-    if (each == 0) continue;
-    const Index at_most =
-        alone ? kMostOutputs : std::clamp(share / each, kLeastOutputs, kMostOutputs);
-    const Index step = round_up(ceil_div(a.n, std::max<Index>(1, ceil_div(a.n, at_most))), 16);
+    if (a.n == 0 || a.cols == 0 || n_tokens(a.blocks) == 0) continue;
+    Index pieces = ceil_div(a.n, kMostOutputs);
+    if (few && !alone) pieces = round_up(pieces, pool.n_threads());
+    const Index step = round_up(ceil_div(a.n, pieces), 16);
     for (Index first = 0; first < a.n; first += step) {
       wgrad_tiles_.push_back(make_tile(a, first, std::min(step, a.n - first)));
       floats = std::max(floats, wgrad_tiles_.back().scratch_floats());

@@ -36,6 +36,11 @@ HWY_INLINE void product_tile(const Left& left, const Right& right, Index depth, 
   for (auto& row : acc) {
     for (auto& sum : row) sum = hn::Zero(kF32);
   }
+  if constexpr (kAdd) {  // what the sums join comes from the second-level cache meanwhile
+    for (int i = 0; i < kTileRows && i < m; ++i) {
+      for (int j = 0; j < kVecs; ++j) __builtin_prefetch(c + i * c_stride + j * kLanes, 1);
+    }
+  }
   const float *a = left.a, *b = right.b;
   for (Index k = 0; k < depth; ++k) {
     VecF32 bk[kVecs];

@@ -12,18 +12,14 @@
 namespace kogia::KOGIA_ISA {
 namespace {
 
-// to[p][r][j] = from[r][p kWidth + j], zero beyond n
+// to[r][j] = from[r][j] for j < n, zero from there to kWidth
 template <Index kWidth>
-void pack_columns(const float* from, Index stride, Index rows, Index n, float* to) {
-  for (Index r = 0; r < rows; ++r) {
-    const float* row = from + r * stride;
-    for (Index i = 0; i < n; i += kWidth) {
-      float* piece = to + i * rows + r * kWidth;
-      if (i + kWidth <= n) {
-        __builtin_memcpy(piece, row + i, kWidth * sizeof(float));
-      } else {
-        for (Index j = 0; j < kWidth; ++j) piece[j] = i + j < n ? row[i + j] : 0;
-      }
+void pack_panel(const float* from, Index stride, Index rows, Index n, float* to) {
+  for (Index r = 0; r < rows; ++r, from += stride, to += kWidth) {
+    if (n >= kWidth) {
+      __builtin_memcpy(to, from, kWidth * sizeof(float));
+    } else {
+      for (Index j = 0; j < kWidth; ++j) to[j] = j < n ? from[j] : 0;
     }
   }
 }
@@ -40,22 +36,52 @@ void add_bias(const float* packed, Index rows, Index n, float* db) {
   }
 }
 
+/// Numbers that will be wanted soon, asked for from memory a few cache lines at a time.
+class Ahead {
+ public:
+  Ahead(const float* from, Index stride, Index rows, Index n, Index times)
+      : from_(from), stride_(stride), rows_(rows), n_(n) {
+    each_ = ceil_div(rows * ceil_div(n, kLine), times);
+  }
+  void fetch() {
+    for (Index i = 0; i < each_ && row_ < rows_; ++i) {
+      __builtin_prefetch(from_ + row_ * stride_ + column_, 0, 2);
+      column_ += kLine;
+      if (column_ >= n_) column_ = 0, ++row_;
+    }
+  }
+
+ private:
+  static constexpr Index kLine = 16;
+  const float* from_;
+  Index stride_, rows_, n_, each_ = 0, row_ = 0, column_ = 0;
+};
+
 void linear_wgrad(const WgradTile& a, float* scratch) {
   float *dy = scratch, *x = scratch + kTokenBlock * round_up(a.n, 48);
+  const Index times = ceil_div(a.cols, kTileCols) * ceil_div(a.n, kTileRows);
   for (Index block = 0; block < a.n_blocks; ++block) {
     const TokenBlock& tokens = a.blocks[block];
     if (tokens.n == 0) continue;
-    pack_columns<kTileRows>(a.dy + tokens.begin * a.dy_stride, a.dy_stride, tokens.n, a.n, dy);
-    pack_columns<kTileCols>(a.x + tokens.begin * a.x_stride, a.x_stride, tokens.n, a.cols, x);
+    for (Index o = 0; o < a.n; o += kTileRows) {
+      pack_panel<kTileRows>(a.dy + tokens.begin * a.dy_stride + o, a.dy_stride, tokens.n, a.n - o,
+                            dy + o * tokens.n);
+    }
     if (a.db != nullptr) add_bias(dy, tokens.n, a.n, a.db);
+    const TokenBlock next = block + 1 < a.n_blocks ? a.blocks[block + 1] : TokenBlock{};
+    Ahead next_x(a.x + next.begin * a.x_stride, a.x_stride, next.n, a.cols, times);
+    Ahead next_dy(a.dy + next.begin * a.dy_stride, a.dy_stride, next.n, a.n, times);
     // A panel of x stays in the first-level cache while all of dy passes.
     for (Index i = 0; i < a.cols; i += kTileCols) {
       const Index n = a.cols - i < kTileCols ? a.cols - i : kTileCols;
-      const Right right = {.b = x + i * tokens.n, .step = kTileCols};
+      pack_panel<kTileCols>(a.x + tokens.begin * a.x_stride + i, a.x_stride, tokens.n, n, x);
       for (Index o = 0; o < a.n; o += kTileRows) {
+        next_x.fetch();
+        next_dy.fetch();
         const Index m = a.n - o < kTileRows ? a.n - o : kTileRows;
-        const Left left = {.a = dy + o * tokens.n, .row = 1, .step = kTileRows};
-        add_product(left, right, tokens.n, a.dw + o * a.dw_stride + i, a.dw_stride, m, n);
+        add_product({.a = dy + o * tokens.n, .row = 1, .step = kTileRows},
+                    {.b = x, .step = kTileCols}, tokens.n, a.dw + o * a.dw_stride + i, a.dw_stride,
+                    m, n);
       }
     }
   }
