@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "cli/answer_printer.h"
 #include "cli/command_line.h"

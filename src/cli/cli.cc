@@ -3,6 +3,7 @@
 #include <array>
 #include <csignal>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/output.h"

@@ -63,10 +63,6 @@ using Arguments = std::span<const std::string>;  // what follows the command's n
 /// The text of --help.
 std::string help_text(const CommandLine& line);
 
-/// The closest of `candidates` if it is close enough to be a slip of the fingers.
-std::optional<std::string> did_you_mean(std::string_view word,
-                                        std::span<const std::string> candidates);
-
 // Numbers as people write them on a command line; nothing may follow them.
 std::optional<Index> parse_index(std::string_view text);
 std::optional<double> parse_double(std::string_view text);

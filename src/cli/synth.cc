@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"

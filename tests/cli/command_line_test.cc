@@ -189,16 +189,6 @@ TEST(CommandLine, HelpHoldsEveryFlagAndAnExample) {
   }
 }
 
-TEST(CommandLine, DidYouMeanFindsSlipsButNoStrangers) {
-  const std::vector<std::string> names{"run", "chat", "inspect", "tokenize", "perplexity"};
-  EXPECT_EQ(did_you_mean("inspct", names), "inspect");
-  EXPECT_EQ(did_you_mean("hcat", names), "chat");
-  EXPECT_EQ(did_you_mean("token", names), "tokenize");
-  EXPECT_EQ(did_you_mean("ppl", names), std::nullopt);
-  EXPECT_EQ(did_you_mean("", names), std::nullopt);
-  EXPECT_EQ(did_you_mean(std::string(100000, 'x'), names), std::nullopt);
-}
-
 TEST(Output, ControlCharactersCannotReachTheTerminal) {
   EXPECT_EQ(printable("a\x1b[31mb\tc\nd"), "a\uFFFD[31mb\tc\nd");
   EXPECT_EQ(printable("\u009b31m"), "\uFFFD31m") << "CSI as one character";
