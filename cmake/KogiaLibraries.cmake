@@ -14,9 +14,13 @@ if(simdjson_VERSION VERSION_LESS 3)
 endif()
 find_package(CLI11 2 REQUIRED)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
-if(KOGIA_TEXT)  # corpora come packed
+if(KOGIA_TEXT)  # corpora come packed, run files are TOML
   find_package(ZLIB REQUIRED)
   pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+  # toml++ 3.3: headers alone. Its package's own target links a shared library instead.
+  find_path(KOGIA_TOML_INCLUDE toml++/toml.h REQUIRED)
+  add_library(kogia_toml INTERFACE)
+  target_include_directories(kogia_toml SYSTEM INTERFACE "${KOGIA_TOML_INCLUDE}")
 endif()
 
 # xxHash 0.8: one header for every processor, so that of the building system serves a cross build too;

@@ -12,7 +12,8 @@
 build_packages=(
   clang-19 lld-19 libclang-rt-19-dev cc:gcc cmake:cmake ninja:ninja-build pkg-config:pkg-config ccache:ccache
   nlohmann-json3-dev libfmt-dev libspdlog-dev libsimdjson-dev libcli11-dev libutf8proc-dev libxxhash-dev
-  libedit-dev libcurl4-openssl-dev libssl-dev libzstd-dev zlib1g-dev python3:python3 python3-venv ca-certificates
+  libedit-dev libcurl4-openssl-dev libssl-dev libzstd-dev zlib1g-dev libtomlplusplus-dev
+  python3:python3 python3-venv ca-certificates
 )
 test_packages=(libgtest-dev libgmock-dev npm:npm)
 gcc_packages=(g++:g++)
@@ -176,7 +177,8 @@ install_highway() {
 
 arm_root="$KOGIA_CACHE/deps/arm64"
 arm_libraries=(libc6-dev nlohmann-json3-dev libfmt-dev libspdlog-dev libsimdjson-dev libcli11-dev libutf8proc-dev
-  libedit-dev libcurl4-openssl-dev libssl-dev libzstd-dev zlib1g-dev libgtest-dev libgmock-dev)
+  libedit-dev libcurl4-openssl-dev libssl-dev libzstd-dev zlib1g-dev libtomlplusplus-dev
+  libgtest-dev libgmock-dev)
 
 unpack_arm_root() {
   local suite libraries=("${arm_libraries[@]}")
