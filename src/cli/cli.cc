@@ -29,6 +29,7 @@ constexpr std::array kCommands{
     Command{"bench", "prefill and decode speed", bench_command},
     Command{"devices", "what this machine can compute with", devices_command},
     Command{"convert", "a checkpoint in another container", convert_command},
+    Command{"train", "from text to a model", train_command},
     Command{"synth", "a checkpoint with random weights", synth_command},
 };
 

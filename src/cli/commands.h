@@ -17,6 +17,7 @@ int quantize_command(Arguments arguments);
 int bench_command(Arguments arguments);
 int devices_command(Arguments arguments);
 int convert_command(Arguments arguments);
+int train_command(Arguments arguments);
 int synth_command(Arguments arguments);
 
 }  // namespace kogia::cli

@@ -100,9 +100,6 @@ std::vector<OptionRow> EngineFlags::rows() {
   };
 }
 
-namespace {
-
-/// ~/.cache/kogia, or where the environment says; empty where it says nothing.
 std::filesystem::path cache_folder() {
   const auto get = [](const char* name) -> std::filesystem::path {
     const char* value = std::getenv(name);
@@ -113,8 +110,6 @@ std::filesystem::path cache_folder() {
   const auto home = get("HOME");
   return home.empty() ? home : home / ".cache" / "kogia";
 }
-
-}  // namespace
 
 EngineOptions EngineFlags::options() const {
   if (no_pack && (keep_packed || verify)) {

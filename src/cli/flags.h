@@ -24,6 +24,9 @@ struct EngineFlags {
   EngineOptions options() const;
 };
 
+/// ~/.cache/kogia, or where the environment says; empty where it says nothing.
+std::filesystem::path cache_folder();
+
 /// The same flags for commands that compute nothing, so that scripts can pass one set everywhere.
 OptionGroup accepted_without_effect(EngineFlags& flags, std::uint64_t& seed);
 /// The flags of a command that heeds some of them, named as in their rows ("--threads").

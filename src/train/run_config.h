@@ -9,13 +9,13 @@
 
 #include "base/index.h"
 #include "model/model.h"
+#include "train/recipe.h"
 
 namespace kogia {
 
 enum class OptimizerKind { kAdamW };
 enum class MomentType { kF32, kBf16 };
 enum class ScheduleKind { kConstant, kCosine, kLinear, kWsd, kV3 };
-enum class Recipe { kF32, kBf16, kFp8 };
 enum class Balance { kLossFree, kAuxLoss, kNone };
 
 /// One run. Steps count from 0; what "from step s on" holds, holds in step s too.

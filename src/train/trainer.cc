@@ -1,0 +1,158 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "train/run_file.h"
+#include "train/schedule.h"
+
+namespace kogia {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+std::unique_ptr<Parameters> first_parameters(const RunConfig& config, Device& device,
+                                             const std::optional<RunFolder::Found>& checkpoint) {
+  const Recipe recipe = config.precision.recipe;
+  if (recipe == Recipe::kFp8) {
+    throw Error(ErrorCode::kUsage, "precision.recipe is 'fp8', which cannot be trained in yet",
+                "take bf16");
+  }
+  const MlaForm form = config.model.mla;
+  if (checkpoint) {
+    return std::make_unique<Parameters>(device, *Checkpoint::open(checkpoint->path), recipe, form);
+  }
+  if (config.model.weights) {
+    return std::make_unique<Parameters>(device, *Checkpoint::open(config.model.from), recipe, form);
+  }
+  const double range = config.model.config.value("initializer_range", 0.02);
+  return std::make_unique<Parameters>(device, config.model.config.dump(2) + "\n", range,
+                                      static_cast<std::uint64_t>(config.trainer.seed), recipe,
+                                      form);
+}
+
+nlohmann::ordered_json line_of(const StepReport& report) {
+  nlohmann::ordered_json line;
+  const StepResult& r = report.result;
+  line["step"] = report.step;
+  line["loss"] = r.loss;
+  if (!r.mtp_loss.empty()) line["mtp_loss"] = r.mtp_loss;
+  line["grad_norm"] = r.grad_norm;
+  line["lr"] = report.lr;
+  line["tokens"] = r.n_tokens;
+  line["seconds"] = report.seconds;
+  if (!r.loads.empty()) {
+    nlohmann::ordered_json max_vio, tokens;
+    for (const LayerLoad& load : r.loads) {
+      max_vio.push_back(load.max_vio());
+      tokens.push_back(load.tokens);
+    }
+    line["max_vio"] = max_vio;
+    line["expert_tokens"] = tokens;
+  }
+  if (r.balance_loss != 0) line["balance_loss"] = r.balance_loss;
+  if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
+  return line;
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
+                 const std::optional<RunFolder::Found>& checkpoint, std::vector<ExtraFile> extras)
+    : config_(config),
+      device_(device),
+      rows_(rows),
+      folder_(folder),
+      extras_(std::move(extras)),
+      parameters_(first_parameters(config, device, checkpoint)) {
+  const bool small = config.optimizer.moments == MomentType::kBf16;
+  optimizer_ =
+      std::make_unique<Optimizer>(device, parameters_->all(), small ? DType::bf16 : DType::f32);
+  const RunConfig::Experts& e = config.experts;
+  const auto loss_of = [&](Balance kind) {
+    if (e.balance != kind) return 0.0F;
+    return static_cast<float>(kind == Balance::kLossFree ? e.sequence_loss : e.aux_loss);
+  };
+  const RunConfig::Recompute& again = config.trainer.recompute;
+  runner_ = std::make_unique<StepRunner>(device, *parameters_, *optimizer_,
+                                         TapeOptions{.recompute = again.norms || again.swiglu,
+                                                     .sequence_loss = loss_of(Balance::kLossFree),
+                                                     .batch_loss = loss_of(Balance::kAuxLoss)});
+  if (checkpoint) {
+    RunFolder::load_optimizer(checkpoint->path, parameters_->all(), *optimizer_);
+    step_ = saved_ = checkpoint->step;
+  }
+}
+
+StepSettings Trainer::settings() const {
+  const RunConfig::Optimizer& o = config_.optimizer;
+  const auto f = [](double x) { return static_cast<float>(x); };
+  return {.optimizer = {.lr = f(learning_rate(config_, step_)),
+                        .beta1 = f(o.beta1),
+                        .beta2 = f(o.beta2),
+                        .eps = f(o.eps),
+                        .weight_decay = f(o.weight_decay),
+                        .clip = f(o.clip)},
+          .micro_batch_size = config_.trainer.micro_batch_size,
+          .mtp_weight = f(mtp_loss_weight(config_, step_)),
+          .bias_rate = f(bias_update_rate(config_, step_))};
+}
+
+StepReport Trainer::one_step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const StepSettings how = settings();
+  const std::vector<PackedRow> rows =
+      rows_.rows(rows_before(config_, step_), batch_size(config_, step_));
+  StepReport report{.n_steps = config_.trainer.steps};
+  report.result = runner_->run(rows, how, step_ + 1);
+  report.step = ++step_;
+  report.lr = static_cast<double>(how.optimizer.lr);
+  report.seconds = seconds_since(begin);
+  report.tokens_per_s = static_cast<double>(report.result.n_tokens) / report.seconds;
+  return report;
+}
+
+std::optional<double> Trainer::validation_loss() {
+  const std::vector<PackedRow> rows = rows_.validation_rows(config_.trainer.eval_rows);
+  if (rows.empty()) return {};
+  return runner_->evaluate(rows, config_.trainer.micro_batch_size).loss;
+}
+
+void Trainer::save() {
+  if (saved_ == step_) return;
+  folder_.save({.step = step_, .run_toml = to_toml(config_), .extras = extras_}, *parameters_,
+               *optimizer_, config_.trainer.keep_checkpoints);
+  saved_ = step_;
+}
+
+TrainReport Trainer::run(const std::function<void(const StepReport&)>& tell) {
+  const auto begin = std::chrono::steady_clock::now();
+  MetricsLog log(folder_.path() / "metrics.jsonl", step_);
+  const RunConfig::Trainer& t = config_.trainer;
+  const auto due = [&](Index every) { return every > 0 && step_ % every == 0; };
+  TrainReport report{.first_step = step_};
+  while (step_ < t.steps && !interrupted()) {
+    StepReport step = one_step();
+    if (due(t.eval_every) || step_ == t.steps) step.validation_loss = validation_loss();
+    log.add(line_of(step));
+    if (due(t.checkpoint_every)) save();
+    report.loss = step.result.loss;
+    report.n_tokens += step.result.n_tokens;
+    if (step.validation_loss) report.validation_loss = step.validation_loss;
+    if (tell) tell(step);
+  }
+  report.interrupted = step_ < t.steps;
+  save();
+  report.n_steps = step_;
+  report.seconds = seconds_since(begin);
+  report.checkpoint = folder_.path() / "latest";
+  return report;
+}
+
+}  // namespace kogia

@@ -1,0 +1,69 @@
+#pragma once
+// A run from its first step, or from its newest checkpoint, to its last.
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "train/metrics_log.h"
+#include "train/row_source.h"
+#include "train/run_config.h"
+#include "train/run_folder.h"
+#include "train/step.h"
+
+namespace kogia {
+
+/// What is told of a step.
+struct StepReport {
+  Index step = 0, n_steps = 0;  // done, of so many
+  StepResult result = {};
+  double lr = 0, seconds = 0;
+  double tokens_per_s = 0;
+  std::optional<double> validation_loss = {};
+};
+
+struct TrainReport {
+  Index first_step = 0, n_steps = 0;  // from, to
+  double loss = 0;                    // of the last step
+  std::optional<double> validation_loss = {};
+  double seconds = 0;
+  Index n_tokens = 0;
+  bool interrupted = false;
+  std::filesystem::path checkpoint = {};
+};
+
+class Trainer {
+ public:
+  /// `checkpoint`: where the run goes on; nullopt: from the beginning.
+  Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
+          const std::optional<RunFolder::Found>& checkpoint, std::vector<ExtraFile> extras);
+
+  /// Until the last step or Ctrl-C, where an InterruptGuard lives; a checkpoint is left then.
+  TrainReport run(const std::function<void(const StepReport&)>& tell);
+
+  Index n_parameters() const { return parameters_->n_values(); }
+  Index first_step() const { return step_; }
+
+ private:
+  StepSettings settings() const;
+  StepReport one_step();
+  std::optional<double> validation_loss();
+  void save();
+
+  const RunConfig& config_;
+  Device& device_;
+  RowSource& rows_;
+  RunFolder& folder_;
+  std::vector<ExtraFile> extras_;
+  std::unique_ptr<Parameters> parameters_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<StepRunner> runner_;
+  Index step_ = 0;                   // steps done
+  Index saved_ = RunConfig::kUnset;  // the step of the newest checkpoint
+};
+
+}  // namespace kogia

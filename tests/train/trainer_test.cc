@@ -1,0 +1,211 @@
+// Whole runs of a tiny model: stopped and gone on with, they end in the same bytes.
+
+#include "train/trainer.h"
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/random.h"
+#include "device/cpu_device.h"
+#include "support/temp_dir.h"
+#include "train/run_file.h"
+
+namespace kogia::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Words of a small made-up language.
+class Rows final : public RowSource {
+ public:
+  std::vector<PackedRow> rows(Index first, Index n) override {
+    std::vector<PackedRow> rows;
+    for (Index r = first; r < first + n; ++r) {
+      const Philox random(5, static_cast<std::uint64_t>(r));
+      PackedRow& row = rows.emplace_back();
+      row.document_begin = {0, 20};
+      for (std::uint64_t i = 0; i < 48; ++i) {
+        const auto step = static_cast<std::int32_t>(random.below(2, i));
+        row.ids.push_back(row.ids.empty() ? 3 : (row.ids.back() * 5 + 7 + step) % 64);
+      }
+    }
+    return rows;
+  }
+  std::vector<PackedRow> validation_rows(Index n) override { return rows(1'000'000, n); }
+  double validation_bytes_per_token() const override { return 1; }
+};
+
+constexpr std::string_view kRun = R"(
+[model]
+model_type = "deepseek_v3"
+vocab_size = 64
+hidden_size = 32
+intermediate_size = 48
+moe_intermediate_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 2
+kv_lora_rank = 16
+qk_nope_head_dim = 8
+qk_rope_head_dim = 8
+v_head_dim = 8
+n_routed_experts = 4
+n_shared_experts = 1
+num_experts_per_tok = 2
+first_k_dense_replace = 1
+n_group = 1
+topk_group = 1
+scoring_func = "sigmoid"
+topk_method = "noaux_tc"
+norm_topk_prob = true
+routed_scaling_factor = 1.0
+num_nextn_predict_layers = 1
+max_position_embeddings = 64
+[data]
+sources = [{path = "text.jsonl"}]
+tokenizer = "tokenizer.json"
+sequence_length = 48
+[trainer]
+steps = 12
+batch_size = 4
+eval_every = 6
+eval_rows = 3
+checkpoint_every = 4
+[optimizer]
+lr = 0.01
+[precision]
+recipe = "f32"
+)";
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() {
+    dir_.write("text.jsonl", "{}");
+    dir_.write("tokenizer.json", "{}");
+    dir_.write("run.toml", kRun);
+  }
+
+  RunConfig config(const std::vector<std::string>& overrides = {}) {
+    RunFileOptions options;
+    options.overrides = overrides;
+    options.cache = dir_ / "cache";
+    return read_run_file(dir_ / "run.toml", options);
+  }
+  TrainReport run(const std::string& name, const RunConfig& c, int n_threads = 2,
+                  Index stop_after = 0) {
+    const InterruptGuard guard;
+    const auto device = make_cpu_device({.n_threads = n_threads});
+    Rows rows;
+    RunFolder folder(dir_ / name);
+    const auto found = folder.newest();
+    Trainer trainer(c, *device, rows, folder, found, {{"tokenizer.json", "{}"}});
+    const auto report = trainer.run([&](const StepReport& r) {
+      if (r.step == stop_after) raise(SIGINT);
+    });
+    clear_interrupt();
+    return report;
+  }
+  std::string weights(const std::string& name) {
+    return read_file(dir_ / name / "latest" / "model.safetensors") +
+           read_file(dir_ / name / "latest" / "kogia" / "optimizer" / "model.safetensors");
+  }
+  std::vector<nlohmann::json> metrics(const std::string& name) {
+    std::vector<nlohmann::json> lines;
+    std::string text = read_file(dir_ / name / "metrics.jsonl");
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t end = text.find('\n', at);
+      lines.push_back(nlohmann::json::parse(text.substr(at, end - at)));
+      at = end + 1;
+    }
+    return lines;
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(TrainerTest, LearnsAndLeavesWhatCanBeLoaded) {
+  const RunConfig c = config({"trainer.steps=150"});
+  const TrainReport report = run("a", c);
+  EXPECT_EQ(report.n_steps, 150);
+  const auto lines = metrics("a");
+  ASSERT_EQ(lines.size(), 150u);
+  EXPECT_GT(lines.front()["loss"].get<double>(), 3.9);
+  EXPECT_LT(report.loss, 1.6);  // log 2 is what cannot be known
+  ASSERT_TRUE(report.validation_loss.has_value());
+  EXPECT_LT(*report.validation_loss, 1.6);
+  const auto device = make_cpu_device();
+  const auto checkpoint = Checkpoint::open(dir_ / "a" / "latest");
+  const auto model = Model::load(*checkpoint, *device, {});
+  EXPECT_TRUE(model->has_mtp());
+  EXPECT_EQ(read_file(dir_ / "a" / "latest" / "tokenizer.json"), "{}");
+}
+
+// Stopped by Ctrl-C, gone on with by another number of threads: the same bytes, each step once.
+TEST_F(TrainerTest, GoesOnWithTheSameBytes) {
+  run("whole", config());
+  const TrainReport stopped = run("parts", config(), 2, 5);
+  EXPECT_TRUE(stopped.interrupted);
+  EXPECT_EQ(stopped.n_steps, 5);
+  const TrainReport rest = run("parts", config(), 1);
+  EXPECT_EQ(rest.first_step, 5);
+  EXPECT_FALSE(rest.interrupted);
+  EXPECT_EQ(weights("whole"), weights("parts"));
+  const auto a = metrics("whole"), b = metrics("parts");
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i]["step"], static_cast<Index>(i) + 1);
+    EXPECT_EQ(a[i]["loss"], b[i]["loss"]);
+  }
+}
+
+TEST_F(TrainerTest, AccumulationAndRecomputationChangeNothing) {
+  run("whole", config());
+  run("parts", config({"trainer.micro_batch_size=1"}));
+  run("again", config({"trainer.micro_batch_size=3", "trainer.recompute=true"}));
+  EXPECT_EQ(weights("whole"), weights("parts"));
+  EXPECT_EQ(weights("whole"), weights("again"));
+}
+
+// The newest checkpoint that is whole is taken; what was skipped is named.
+TEST_F(TrainerTest, DamagedCheckpointsAreSkipped) {
+  run("a", config());
+  RunFolder folder(dir_ / "a");
+  ASSERT_EQ(folder.newest()->step, 12);
+  const fs::path newest = dir_ / "a" / "step-00000012" / "model.safetensors";
+  std::string bytes = read_file(newest);
+  bytes[bytes.size() / 2] ^= 1;
+  std::ofstream(newest, std::ios::binary) << bytes;
+  const auto found = folder.newest();
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->step, 8);
+  ASSERT_EQ(found->skipped.size(), 1u);
+  EXPECT_NE(found->skipped[0].find("model.safetensors is damaged"), std::string::npos);
+  const TrainReport report = run("a", config());
+  EXPECT_EQ(report.first_step, 8);
+  run("b", config());
+  EXPECT_EQ(weights("a"), weights("b"));
+  // Nothing whole: said, not begun anew.
+  for (const char* step : {"step-00000008", "step-00000012"}) {
+    fs::remove(dir_ / "a" / step / "kogia" / "checksums.json");
+  }
+  EXPECT_THROW(folder.newest(), Error);
+}
+
+TEST_F(TrainerTest, KeepsTheNewest) {
+  run("a", config({"trainer.keep_checkpoints=1"}));
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(dir_ / "a")) {
+    names.insert(entry.path().filename().string());
+  }
+  EXPECT_EQ(names, (std::set<std::string>{"latest", "metrics.jsonl", "step-00000012"}));
+}
+
+}  // namespace
+}  // namespace kogia::test
