@@ -188,14 +188,19 @@ unpack_arm_root() {
     trixie) libraries+=(libstdc++-14-dev libhwy-dev) ;;
     *) die "the arm64 root is made of packages of Debian 12 or 13" "run ./dev arm there" ;;
   esac
-  [ "$(cat -- "$arm_root/packages" 2> /dev/null)" != "$suite ${libraries[*]}" ] || return 0
+  local arm_root_is="2 $suite ${libraries[*]}"  # the number: how it is unpacked
+  [ "$(cat -- "$arm_root/packages" 2> /dev/null)" != "$arm_root_is" ] || return 0
   say "fetching arm64 packages (25 MB)"
   (
     open_private_apt "$suite" arm64
     private_apt install --yes --no-install-recommends --download-only "${libraries[@]}"
     for package in cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
     [ -e "$work/root/lib" ] || ln -s usr/lib "$work/root/lib"
-    echo "$suite ${libraries[*]}" > "$work/root/packages"
+    # Links from the top (libm.so) would be looked up outside: the linker would take libm.a instead.
+    find "$work/root" -type l -lname '/*' | while IFS= read -r link; do
+      ln -sfn -- "$(realpath -m -s --relative-to="$(dirname -- "$link")" "$work/root$(readlink -- "$link")")" "$link"
+    done
+    echo "$arm_root_is" > "$work/root/packages"
     put_in_place "$work/root" "$arm_root"
   )
 }

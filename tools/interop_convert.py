@@ -10,11 +10,11 @@ folder   transformers loads the folder and gives Kogia's log-probabilities, in f
          golden data its oracle has to agree too.
 greedy   llama.cpp loads the GGUF, f32 or bf16, and continues a prompt with the same 32 tokens as Kogia.
          f32: equal, and no log-probability of any token on the way off by more than 1e-3.
-         bf16: equal; or, for the random models, where the two first differ Kogia's f32 logits of the two tokens are
+         bf16: equal; or, where the two first differ, Kogia's f32 logits of the two tokens are
          closer than rounding explains: both programs round what a matrix is multiplied with to bf16, but not at the
          same places, and what this moves is measured with Kogia alone (bf16 against f32, the largest change of a
-         log-probability up to there), taken once for each program. Random models have many near ties. SmolLM2 has
-         to be equal.
+         log-probability up to there), taken once for each program. Random models have many near ties; SmolLM2 has
+         one after 12 tokens, which falls as the machine's bf16 rounds.
 quantised   llama.cpp loads what `kogia quantize` wrote; its log-probabilities are finite and as near to f32 as its
          rounding of activations to 8 bits explains (ROUNDING_FACTOR of interop.py).
 
@@ -201,7 +201,7 @@ def without_limits(p, name):
     return folder
 
 
-def check_greedy(p, source, ids, weights, may_tie):
+def check_greedy(p, source, ids, weights):
     model = p.convert(source, ".gguf", "--type", weights)
     ours, (theirs, their_rows) = p.kogia_greedy(model, ids), p.llama(model, ids, N_GREEDY)
     n_equal = next((i for i in range(N_GREEDY) if ours[i] != theirs[i]), N_GREEDY)
@@ -218,7 +218,7 @@ def check_greedy(p, source, ids, weights, may_tie):
     if n_equal < N_GREEDY:
         margin = abs(exact[-1][ours[n_equal]] - exact[-1][theirs[n_equal]])
         text += f"; then a near tie of {margin:.1e}"
-        if not may_tie or not margin <= 2 * explained:
+        if not margin <= 2 * explained:
             raise RuntimeError(text)
     return text
 
@@ -240,8 +240,8 @@ def gguf_checks(p):
     for weights in ("f32", "bf16"):
         for name in ["v2_lite", "v2_group", "v2_norm", "v3", "qwen2", "qwen2_tied", "qwen3", "llama", "llama_tied"]:
             yield (f"greedy {name} {weights}",
-                   lambda n=name, w=weights: check_greedy(p, without_limits(p, n), golden(n)[0][:N_PROMPT], w, True))
-        yield f"greedy SmolLM2 {weights}", lambda w=weights: check_greedy(p, p.a.model, smollm2_ids(p, 64), w, False)
+                   lambda n=name, w=weights: check_greedy(p, without_limits(p, n), golden(n)[0][:N_PROMPT], w))
+        yield f"greedy SmolLM2 {weights}", lambda w=weights: check_greedy(p, p.a.model, smollm2_ids(p, 64), w)
     for weights in QUANTISED:
         for name in FROM_GGUF:
             if name.startswith("qwen2"):  # llama.cpp wants its heads together as wide as the hidden state

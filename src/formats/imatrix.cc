@@ -23,6 +23,7 @@ std::vector<float> values_of(const TensorEntry& t, const std::string& file) {
   if (t.view.dtype != DType::f32) {
     refuse(file, fmt::format("{} is {}, expected f32", t.name, name(t.view.dtype)));
   }
+  if (t.view.n_values() == 0) refuse(file, t.name + " has no values");
   std::vector<float> out(static_cast<std::size_t>(t.view.n_values()));
   std::memcpy(out.data(), t.view.data, out.size() * sizeof(float));
   return out;
