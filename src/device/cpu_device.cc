@@ -86,6 +86,8 @@ class CpuDevice final : public Device {
   void adamw(const AdamWArgs& args) override { gradients_.adamw(args, pool_); }
   double sum_squares(std::span<const float> x) override { return gradients_.sum_squares(x, pool_); }
   void add(const AddArgs& args) override { gradients_.add(args, pool_); }
+  void fp8(const Fp8Args& args) override { gradients_.fp8(args, pool_); }
+  void fp8_decode(const Fp8DecodeArgs& args) override { gradients_.fp8_decode(args, pool_); }
 
   MachineLimits measure_limits() override { return kogia::measure_limits(limit_loops_, pool_); }
 

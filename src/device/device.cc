@@ -63,5 +63,7 @@ void Device::cross_entropy(const CrossEntropyArgs&) { only_runs_models(*this); }
 void Device::adamw(const AdamWArgs&) { only_runs_models(*this); }
 double Device::sum_squares(std::span<const float>) { only_runs_models(*this); }
 void Device::add(const AddArgs&) { only_runs_models(*this); }
+void Device::fp8(const Fp8Args&) { only_runs_models(*this); }
+void Device::fp8_decode(const Fp8DecodeArgs&) { only_runs_models(*this); }
 
 }  // namespace kogia

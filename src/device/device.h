@@ -172,6 +172,8 @@ class Device {
   /// Σ x² in f64, in an order that depends on the length alone.
   virtual double sum_squares(std::span<const float> x);
   virtual void add(const AddArgs& args);
+  virtual void fp8(const Fp8Args& args);
+  virtual void fp8_decode(const Fp8DecodeArgs& args);
 
   /// Takes about a second, and memory that is given back. The default knows no limits.
   virtual MachineLimits measure_limits() { return {}; }

@@ -172,6 +172,33 @@ struct AdamWArgs {
   Index step = 1;  // counts from 1
 };
 
+/// Columns of a tile along a row.
+inline constexpr Index kFp8Tile = 128;
+
+/// x as E4M3 holds it (DeepSeek-V3, arXiv:2412.19437 §3.3): for each tile
+///   s = max(max |x|, 1e-4) / 448,  code = e4m3(x / s),  y = s · code
+/// without blocks a tile is kFp8Tile columns of a row, counted from the first; with them it is a
+/// column of the rows of a block. What is not finite stays so.
+struct Fp8Args {
+  const float* x = nullptr;
+  Index x_stride = 0;
+  Index rows = 0, cols = 0;
+  std::span<const TokenBlock> blocks;
+  float* y = nullptr;  // may be x; null: not wanted
+  Index y_stride = 0;
+  std::uint8_t* codes = nullptr;  // [rows, cols], of tiles along rows; null: not wanted
+  float* scales = nullptr;        // [rows, ceil(cols / kFp8Tile)], with the codes
+};
+
+/// y from what fp8() made of tiles along rows.
+struct Fp8DecodeArgs {
+  const std::uint8_t* codes = nullptr;
+  const float* scales = nullptr;
+  Index rows = 0, cols = 0;
+  float* y = nullptr;
+  Index y_stride = 0;
+};
+
 /// y += x
 struct AddArgs {
   const float* x = nullptr;

@@ -128,6 +128,8 @@ void Binder::add_matrix(const TensorEntry& entry, const MatrixSource& source, Pa
   out.trained->stride = source.cols;
   out.trained->packed_transposed = options.transpose;
   out.trained->use_stride = n;
+  // Gradients come rounded as the recipe wants them; FP8's codes are then multiplied as they are.
+  if (options.compute == Compute::fp8) options.compute = Compute::f32;
   options.transpose = !options.transpose;
   add_job(entry, source, options, out.trained->transposed);
 }

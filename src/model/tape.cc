@@ -141,7 +141,7 @@ void Tape::overwritten(ConstMat m) {
 
 Tape::Part Tape::keep(ConstMat m) {
   for (const Known& known : known_) {
-    if (!holds(known.where, m)) continue;
+    if (keeps_[known.id].fp8 || !holds(known.where, m)) continue;
     const Index offset = m.data - known.where.data;
     const Index row = offset / known.where.stride, col = offset % known.where.stride;
     return {known.id, row * keeps_[known.id].cols + col, m.rows, m.cols};
@@ -149,6 +149,39 @@ Tape::Part Tape::keep(ConstMat m) {
   const Mat copy = kept_.matrix(m.rows, m.cols);
   copy_rows(device_, m, copy);
   keeps_.push_back({.copy = copy, .make = nullptr, .rows = m.rows, .cols = m.cols});
+  if (m.rows > 0) known_.push_back({m, keeps_.size() - 1});
+  return {keeps_.size() - 1, 0, m.rows, m.cols};
+}
+
+Tape::Part Tape::keep_fp8(ConstMat m) {
+  for (const Known& known : known_) {
+    const ConstMat& w = known.where;
+    if (!keeps_[known.id].fp8 || !holds(w, m) || w.cols != m.cols) continue;
+    const Index row = (m.data - w.data) / w.stride;
+    return {known.id, row * m.cols, m.rows, m.cols};
+  }
+  auto* const codes = kept_.allocate<std::uint8_t>(m.rows * m.cols);
+  float* const scales = kept_.allocate<float>(m.rows * ceil_div(m.cols, kFp8Tile));
+  device_.fp8({.x = m.data,
+               .x_stride = m.stride,
+               .rows = m.rows,
+               .cols = m.cols,
+               .blocks = {},
+               .codes = codes,
+               .scales = scales});
+  keeps_.push_back({.copy = {},
+                    .make =
+                        [this, codes, scales](Mat out) {
+                          device_.fp8_decode({.codes = codes,
+                                              .scales = scales,
+                                              .rows = out.rows,
+                                              .cols = out.cols,
+                                              .y = out.data,
+                                              .y_stride = out.stride});
+                        },
+                    .rows = m.rows,
+                    .cols = m.cols,
+                    .fp8 = true});
   if (m.rows > 0) known_.push_back({m, keeps_.size() - 1});
   return {keeps_.size() - 1, 0, m.rows, m.cols};
 }
@@ -214,6 +247,7 @@ namespace {
 /// A product as the tape remembers it.
 struct Recorded {
   const Linear* l;
+  bool fp8;  // all three of its products are E4M3's
   Mat dx, dy;
   bool clears;  // y was made by it; else it was added to
   std::shared_ptr<const std::vector<TokenBlock>> blocks;
@@ -260,14 +294,29 @@ LinearWgradArgs to_weights(const Recorded& p, ConstMat x) {
 
 }  // namespace
 
+Mat Tape::rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks) {
+  const Mat y = scratch_.matrix(x.rows, x.cols);
+  if (x.rows == 0) return y;
+  device_.fp8({.x = x.data,
+               .x_stride = x.stride,
+               .rows = x.rows,
+               .cols = x.cols,
+               .blocks = blocks,
+               .y = y.data,
+               .y_stride = y.stride});
+  return y;
+}
+
 void Tape::products(std::span<const Product> products) {
   std::vector<Recorded> recorded;
   std::vector<Part> inputs;
   for (const Product& p : products) {
     KOGIA_CHECK(p.l->trained != nullptr);
     KOGIA_CHECK(p.residual == nullptr || p.residual == p.y.data);
-    inputs.push_back(keep(p.x));
+    const bool fp8 = p.l->w->compute() == Compute::fp8;
+    inputs.push_back(fp8 ? keep_fp8(p.x) : keep(p.x));
     recorded.push_back({.l = p.l,
+                        .fp8 = fp8,
                         .dx = grad(p.x),
                         .dy = grad(p.y),
                         .clears = p.residual == nullptr,
@@ -277,12 +326,23 @@ void Tape::products(std::span<const Product> products) {
   }
   for (const Product& p : products) overwritten(p.y);
   record([this, recorded = std::move(recorded), inputs = std::move(inputs)] {
+    const Arena::Scope scope(scratch_);
     std::vector<LinearWgradArgs> weights;
+    std::vector<Recorded> rounded = recorded;
     for (std::size_t i = 0; i < recorded.size(); ++i) {
-      weights.push_back(to_weights(recorded[i], restore(inputs[i])));
+      const ConstMat x = restore(inputs[i]);
+      if (!recorded[i].fp8) {
+        weights.push_back(to_weights(recorded[i], x));
+        continue;
+      }
+      // For the sum over tokens, tiles run along the tokens; for the other, along the outputs.
+      Recorded by_token = recorded[i];
+      by_token.dy = rounded_fp8(recorded[i].dy, *recorded[i].blocks);
+      weights.push_back(to_weights(by_token, rounded_fp8(x, *recorded[i].blocks)));
+      rounded[i].dy = rounded_fp8(recorded[i].dy, {});
     }
     device_.linear_wgrad(weights);
-    products_to_inputs(device_, recorded);
+    products_to_inputs(device_, rounded);
     for (const Recorded& p : recorded) {
       if (p.clears) clear(device_, p.dy);
     }
@@ -336,9 +396,10 @@ void Tape::rotate(const RopeArgs& args) {
 }
 
 void Tape::silu_mul(Mat gate, ConstMat up) {
-  const Part kept_gate = keep(gate), kept_up = keep(up);
+  const Part kept_gate = options_.fp8 ? keep_fp8(gate) : keep(gate);
+  const Part kept_up = options_.fp8 ? keep_fp8({up.data, up.rows, up.cols, up.stride}) : keep(up);
   overwritten(gate);
-  remember(gate, [this, kept_gate, kept_up](Mat out) {
+  const auto make = [this, kept_gate, kept_up](Mat out) {
     const ConstMat g = restore(kept_gate), u = restore(kept_up);
     device_.silu_mul({.gate = g.data,
                       .up = u.data,
@@ -348,7 +409,8 @@ void Tape::silu_mul(Mat gate, ConstMat up) {
                       .gate_stride = g.stride,
                       .up_stride = u.stride,
                       .y_stride = out.stride});
-  });
+  };
+  if (!options_.fp8) remember(gate, make);  // of rounded operands it would be another one
   const Mat dgate = grad(gate), dup = grad(up);
   record([this, kept_gate, kept_up, dgate, dup] {
     const Arena::Scope scope(scratch_);

@@ -29,6 +29,9 @@ namespace kogia {
 struct TapeOptions {
   /// Normed rows, SwiGLU and gathered rows are made again in the backward pass instead of kept.
   bool recompute = true;
+  /// Operands of SwiGLU are kept as E4M3 holds them, as those of FP8's products are by themselves
+  /// (arXiv:2412.19437 §3.3.3).
+  bool fp8 = false;
   /// Weight of the balance loss of each text (arXiv:2412.19437 §2.1.2): the complement of selection
   /// biases.
   float sequence_loss = 0;
@@ -99,9 +102,13 @@ class Tape {
 
   float* grad(const float* p);
   Part keep(ConstMat m);
+  /// As E4M3 holds it, in a quarter of the memory.
+  Part keep_fp8(ConstMat m);
   void remember(ConstMat m, std::function<void(Mat)> make);
   void overwritten(ConstMat m);
   ConstMat restore(const Part& part);
+  /// In scratch memory, as E4M3 holds it.
+  Mat rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks);
   Blocks blocks_of(std::span<const std::int32_t> tokens) const;
   std::vector<TokenBlock> scaled_blocks(Index rows) const;
   void balance(const RouteArgs& args, Part logits, Mat dlogits);
@@ -120,6 +127,7 @@ class Tape {
     ConstMat copy;  // null data: made by `make`
     std::function<void(Mat)> make;
     Index rows = 0, cols = 0;
+    bool fp8 = false;
   };
   std::vector<Kept> keeps_;
   /// What of the arena still holds a kept matrix.

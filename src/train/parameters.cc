@@ -8,8 +8,11 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "formats/hf_config.h"
+#include "formats/quantize_types.h"
+#include "model/rewrite.h"
 #include "model/synth_plan.h"
 #include "tensor/convert.h"
+#include "tensor/quantize.h"
 
 namespace kogia {
 namespace {
@@ -22,6 +25,20 @@ ModelConfig parse(const std::string& config_json) {
 bool is_copy(std::string_view name) {
   return name.starts_with("model.layers.") &&
          (name.ends_with(".embed_tokens.weight") || name.ends_with(".shared_head.head.weight"));
+}
+
+constexpr const char* kScale = "_scale_inv";
+
+/// A master in blocks of 128 x 128.
+void encode_fp8(const TensorEntry& master, std::uint8_t* codes, float* scales) {
+  const auto* const x = reinterpret_cast<const float*>(master.view.data);
+  const Index rows = master.view.shape[0], cols = master.view.shape[1];
+  for (Index r = 0; r < rows; r += kFp8Block) {
+    for (Index c = 0; c < cols; c += kFp8Block) {
+      *scales++ = encode_fp8_block(x + r * cols + c, cols, std::min(kFp8Block, rows - r),
+                                   std::min(kFp8Block, cols - c), codes + r * cols + c, cols);
+    }
+  }
 }
 
 std::string text_of(const Checkpoint& from) {
@@ -86,10 +103,12 @@ void Parameters::plan(double initializer_range, std::uint64_t seed) {
   }
 }
 
-// bf16: every matrix but the routers', whose products are f32's everywhere.
-DType Parameters::computed_dtype(std::string_view name, std::size_t dims) const {
+// bf16: every matrix but the routers', whose products are f32's everywhere. fp8: of those, the
+// matrices that are FP8 in DeepSeek's files.
+DType Parameters::computed_dtype(std::string_view name, std::span<const Index> shape) const {
   const bool router = name.ends_with(".mlp.gate.weight");
-  return recipe_ == Recipe::kF32 || dims < 2 || router ? DType::f32 : DType::bf16;
+  if (recipe_ == Recipe::kF32 || shape.size() < 2 || router) return DType::f32;
+  return recipe_ == Recipe::kFp8 && is_fp8_weight(name, shape) ? DType::f8_e4m3 : DType::bf16;
 }
 
 void Parameters::copy_masters() {
@@ -97,10 +116,14 @@ void Parameters::copy_masters() {
     const auto* const from = reinterpret_cast<const float*>(entry.view.data);
     std::byte* const to = computed_->data(entry.name);
     const Index n = entry.view.n_values();
-    if (computed_dtype(entry.name, entry.view.shape.size()) == DType::f32) {
+    const DType dtype = computed_dtype(entry.name, entry.view.shape);
+    if (dtype == DType::f32) {
       std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
-    } else {
+    } else if (dtype == DType::bf16) {
       quantize_row(DType::bf16, from, to, n);
+    } else {
+      encode_fp8(entry, reinterpret_cast<std::uint8_t*>(to),
+                 reinterpret_cast<float*>(computed_->data(entry.name + kScale)));
     }
   }
 }
@@ -109,13 +132,19 @@ void Parameters::build(Device& device, MlaForm form) {
   if (recipe_ != Recipe::kF32) {
     computed_ = std::make_unique<MemoryCheckpoint>(masters_.path(), config_json_);
     for (const TensorEntry& entry : masters_.tensors()) {
-      computed_->add(entry.name, computed_dtype(entry.name, entry.view.shape.size()),
-                     entry.view.shape);
+      const DType dtype = computed_dtype(entry.name, entry.view.shape);
+      computed_->add(entry.name, dtype, entry.view.shape);
+      if (dtype != DType::f8_e4m3) continue;
+      computed_->add(
+          entry.name + kScale, DType::f32,
+          {ceil_div(entry.view.shape[0], kFp8Block), ceil_div(entry.view.shape[1], kFp8Block)});
     }
     copy_masters();
   }
   const Checkpoint& checkpoint = computed_ ? *computed_ : masters_;
-  model_ = Model::load(checkpoint, device, {.mla = form, .training = &weights_});
+  LoadOptions options{.mla = form, .training = &weights_};
+  if (recipe_ == Recipe::kFp8) options.compute = Compute::fp8;
+  model_ = Model::load(checkpoint, device, options);
   for (const TensorEntry& entry : masters_.tensors()) {
     Parameter p{.name = entry.name, .shape = entry.view.shape};
     p.master = reinterpret_cast<float*>(masters_.data(entry.name));

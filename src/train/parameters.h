@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,7 +62,7 @@ class Parameters {
  private:
   void plan(double initializer_range, std::uint64_t seed);
   void build(Device& device, MlaForm form);
-  DType computed_dtype(std::string_view name, std::size_t dims) const;
+  DType computed_dtype(std::string_view name, std::span<const Index> shape) const;
   void copy_masters();
 
   Recipe recipe_;

@@ -20,10 +20,6 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 std::unique_ptr<Parameters> first_parameters(const RunConfig& config, Device& device,
                                              const std::optional<RunFolder::Found>& checkpoint) {
   const Recipe recipe = config.precision.recipe;
-  if (recipe == Recipe::kFp8) {
-    throw Error(ErrorCode::kUsage, "precision.recipe is 'fp8', which cannot be trained in yet",
-                "take bf16");
-  }
   const MlaForm form = config.model.mla;
   if (checkpoint) {
     return std::make_unique<Parameters>(device, *Checkpoint::open(checkpoint->path), recipe, form);
@@ -82,6 +78,7 @@ Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFo
   const RunConfig::Recompute& again = config.trainer.recompute;
   runner_ = std::make_unique<StepRunner>(device, *parameters_, *optimizer_,
                                          TapeOptions{.recompute = again.norms || again.swiglu,
+                                                     .fp8 = config.precision.recipe == Recipe::kFp8,
                                                      .sequence_loss = loss_of(Balance::kLossFree),
                                                      .batch_loss = loss_of(Balance::kAuxLoss)});
   if (checkpoint) {

@@ -30,7 +30,9 @@ struct Training {
         parameters(*device, *checkpoint, setup.recipe, setup.form),
         optimizer(*device, parameters.all(), DType::f32),
         runner(*device, parameters, optimizer,
-               {.recompute = setup.recompute, .sequence_loss = setup.sequence_loss}) {}
+               {.recompute = setup.recompute,
+                .fp8 = setup.recipe == Recipe::kFp8,
+                .sequence_loss = setup.sequence_loss}) {}
 
   std::vector<float> gradients() {
     std::vector<float> all;
@@ -208,6 +210,44 @@ TEST_P(Families, GradientsHaveTheSameBitsHoweverTheyAreMade) {
     const StepResult all_kept = kept.runner.gradients(rows, {});
     EXPECT_TRUE(same_bits(kept.gradients(), expected)) << "nothing made again";
     EXPECT_GE(all_kept.kept_bytes, whole.kept_bytes);
+  }
+}
+
+// The same in the smaller recipes.
+TEST(Recipes, GradientsHaveTheSameBitsHoweverTheyAreMade) {
+  const auto rows = rows_of("v3", 4);
+  for (const Recipe recipe : {Recipe::kBf16, Recipe::kFp8}) {
+    Training whole("v3", {.recipe = recipe}), alone("v3", {.n_threads = 1, .recipe = recipe});
+    Training kept("v3", {.recompute = false, .recipe = recipe});
+    whole.runner.gradients(rows, {});
+    const auto expected = whole.gradients();
+    whole.runner.gradients(rows, {.micro_batch_size = 3});
+    EXPECT_TRUE(same_bits(whole.gradients(), expected)) << static_cast<int>(recipe);
+    alone.runner.gradients(rows, {.micro_batch_size = 1});
+    EXPECT_TRUE(same_bits(alone.gradients(), expected)) << static_cast<int>(recipe);
+    kept.runner.gradients(rows, {});
+    EXPECT_TRUE(same_bits(kept.gradients(), expected)) << static_cast<int>(recipe);
+  }
+}
+
+// Rounding moves gradients, and by no more than its last place explains.
+TEST(Recipes, GradientsAreThoseOfF32Nearly) {
+  const auto rows = rows_of("v3", 2);
+  Training exact("v3", {});
+  exact.runner.gradients(rows, {});
+  const auto f32 = exact.gradients();
+  for (const auto& [recipe, near] :
+       {std::pair(Recipe::kBf16, 0.05), std::pair(Recipe::kFp8, 0.35)}) {
+    Training rounded("v3", {.recipe = recipe});
+    rounded.runner.gradients(rows, {});
+    const auto got = rounded.gradients();
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < f32.size(); ++i) {
+      error += std::pow(static_cast<double>(got[i]) - static_cast<double>(f32[i]), 2);
+      norm += std::pow(static_cast<double>(f32[i]), 2);
+    }
+    EXPECT_LT(std::sqrt(error / norm), near) << static_cast<int>(recipe);
+    EXPECT_GT(error, 0);
   }
 }
 

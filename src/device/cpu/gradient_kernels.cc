@@ -1,6 +1,7 @@
 // Compiled once per instruction set (device/CMakeLists.txt): the kernels of a backward pass.
 
 #include "device/cpu/attention_vjp-inl.h"
+#include "device/cpu/fp8-inl.h"
 #include "device/cpu/optimizer-inl.h"
 #include "device/cpu/rows_vjp-inl.h"
 #include "device/cpu/tables.h"
@@ -19,6 +20,9 @@ constinit const GradientKernels kGradients = {
     .adamw = adamw,
     .sum_squares = sum_squares,
     .add = add,
+    .fp8_rows = fp8_rows,
+    .fp8_columns = fp8_columns,
+    .fp8_decode = fp8_decode,
 };
 
 }  // namespace kogia::KOGIA_ISA

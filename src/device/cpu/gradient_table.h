@@ -84,6 +84,9 @@ struct GradientKernels {
   void (*adamw)(const AdamWSlice& args);
   double (*sum_squares)(const float* x, Index n);
   void (*add)(const AddArgs& args);
+  void (*fp8_rows)(const Fp8Args& args);
+  void (*fp8_columns)(const Fp8Args& args);  // all rows are one block
+  void (*fp8_decode)(const Fp8DecodeArgs& args);
 };
 
 const GradientKernels& gradient_kernels(Isa isa);

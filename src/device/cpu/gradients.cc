@@ -351,4 +351,47 @@ void CpuGradients::add(const AddArgs& args, ThreadPool& pool) {
   });
 }
 
+void CpuGradients::fp8(const Fp8Args& args, ThreadPool& pool) {
+  KOGIA_CHECK(args.rows >= 0 && args.cols >= 0);
+  if (args.blocks.empty()) {
+    const Index n_tiles = ceil_div(args.cols, kFp8Tile);
+    for_rows(pool, args.rows, 4 * args.cols, [&](Index begin, Index end) {
+      Fp8Args a = args;
+      a.x += begin * a.x_stride;
+      if (a.y != nullptr) a.y += begin * a.y_stride;
+      if (a.codes != nullptr) a.codes += begin * a.cols;
+      if (a.scales != nullptr) a.scales += begin * n_tiles;
+      a.rows = end - begin;
+      kernels_.fp8_rows(a);
+    });
+    return;
+  }
+  KOGIA_CHECK(args.y != nullptr && args.codes == nullptr && args.scales == nullptr);
+  check_blocks(args.blocks);
+  for_rows(pool, static_cast<Index>(args.blocks.size()), 4 * kTokenBlock * args.cols,
+           [&](Index begin, Index end) {
+             for (Index b = begin; b < end; ++b) {
+               const TokenBlock& block = args.blocks[static_cast<std::size_t>(b)];
+               Fp8Args a = args;
+               a.x += block.begin * a.x_stride;
+               a.y += block.begin * a.y_stride;
+               a.rows = block.n;
+               kernels_.fp8_columns(a);
+             }
+           });
+}
+
+void CpuGradients::fp8_decode(const Fp8DecodeArgs& args, ThreadPool& pool) {
+  KOGIA_CHECK(args.rows >= 0 && args.cols >= 0);
+  const Index n_tiles = ceil_div(args.cols, kFp8Tile);
+  for_rows(pool, args.rows, args.cols, [&](Index begin, Index end) {
+    Fp8DecodeArgs a = args;
+    a.codes += begin * a.cols;
+    a.scales += begin * n_tiles;
+    a.y += begin * a.y_stride;
+    a.rows = end - begin;
+    kernels_.fp8_decode(a);
+  });
+}
+
 }  // namespace kogia

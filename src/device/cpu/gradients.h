@@ -29,6 +29,8 @@ class CpuGradients {
   void adamw(const AdamWArgs& args, ThreadPool& pool);
   double sum_squares(std::span<const float> x, ThreadPool& pool);
   void add(const AddArgs& args, ThreadPool& pool);
+  void fp8(const Fp8Args& args, ThreadPool& pool);
+  void fp8_decode(const Fp8DecodeArgs& args, ThreadPool& pool);
 
  private:
   const GradientKernels& kernels_;

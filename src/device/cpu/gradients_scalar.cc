@@ -167,6 +167,48 @@ double sum_squares(const float* x, Index n) {
   return sum;
 }
 
+/// x[0], x[step], ... as E4M3 holds them together; returns the scale.
+float fp8_tile(const float* x, Index step, Index n, const auto& put) {
+  float largest = 0;
+  for (Index i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i * step]));
+  const float scale = std::max(largest, 1e-4f) / 448;
+  for (Index i = 0; i < n; ++i) put(i, f32_to_e4m3(x[i * step] / scale), scale);
+  return scale;
+}
+
+void fp8_rows(const Fp8Args& a) {
+  const Index n_tiles = ceil_div(a.cols, kFp8Tile);
+  for (Index r = 0; r < a.rows; ++r) {
+    for (Index t = 0; t < n_tiles; ++t) {
+      const Index begin = t * kFp8Tile, n = std::min(kFp8Tile, a.cols - begin);
+      const auto put = [&](Index i, std::uint8_t code, float scale) {
+        if (a.codes != nullptr) a.codes[r * a.cols + begin + i] = code;
+        if (a.y != nullptr) a.y[r * a.y_stride + begin + i] = e4m3_to_f32(code) * scale;
+      };
+      const float scale = fp8_tile(a.x + r * a.x_stride + begin, 1, n, put);
+      if (a.scales != nullptr) a.scales[r * n_tiles + t] = scale;
+    }
+  }
+}
+
+void fp8_columns(const Fp8Args& a) {
+  for (Index c = 0; c < a.cols; ++c) {
+    fp8_tile(a.x + c, a.x_stride, a.rows, [&](Index r, std::uint8_t code, float scale) {
+      a.y[r * a.y_stride + c] = e4m3_to_f32(code) * scale;
+    });
+  }
+}
+
+void fp8_decode(const Fp8DecodeArgs& a) {
+  const Index n_tiles = ceil_div(a.cols, kFp8Tile);
+  for (Index r = 0; r < a.rows; ++r) {
+    for (Index i = 0; i < a.cols; ++i) {
+      a.y[r * a.y_stride + i] =
+          e4m3_to_f32(a.codes[r * a.cols + i]) * a.scales[r * n_tiles + i / kFp8Tile];
+    }
+  }
+}
+
 void add(const AddArgs& a) {
   for (Index r = 0; r < a.rows; ++r) {
     for (Index i = 0; i < a.n; ++i) a.y[r * a.y_stride + i] += a.x[r * a.x_stride + i];
@@ -186,6 +228,9 @@ constinit const GradientKernels kScalarGradients = {
     .adamw = adamw,
     .sum_squares = sum_squares,
     .add = add,
+    .fp8_rows = fp8_rows,
+    .fp8_columns = fp8_columns,
+    .fp8_decode = fp8_decode,
 };
 
 }  // namespace kogia
