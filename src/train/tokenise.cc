@@ -17,9 +17,15 @@ namespace {
 
 // Of text that is tokenised side by side.
 constexpr std::size_t kBatchBytes = std::size_t{4} << 20;
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 std::string text_of(const fs::path& path) { return std::string(MappedFile::open(path).text()); }
+
+/// tokenizer_config.json; empty where there is none.
+std::string text_beside(const fs::path& tokenizer) {
+  const fs::path beside = tokenizer.parent_path() / "tokenizer_config.json";
+  return fs::exists(beside) ? text_of(beside) : std::string();
+}
 
 /// All that the ids of a source depend on.
 Hash128 key_of(const RunConfig& config, const RunConfig::Source& source) {
@@ -29,6 +35,7 @@ Hash128 key_of(const RunConfig& config, const RunConfig::Source& source) {
   words += fmt::format("{} {}\n", fs::file_size(source.path),
                        fs::last_write_time(source.path).time_since_epoch().count());
   words += text_of(config.data.tokenizer);
+  words += text_beside(config.data.tokenizer);  // names the end of text
   return hash_bytes_128(std::as_bytes(std::span(words)));
 }
 
@@ -53,9 +60,8 @@ std::optional<Corpus::Source> opened(const Places& places, double weight) {
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const RunConfig& config) {
-  const fs::path beside = config.data.tokenizer.parent_path() / "tokenizer_config.json";
-  auto tokenizer = Tokenizer::from_json(text_of(config.data.tokenizer),
-                                        fs::exists(beside) ? text_of(beside) : std::string());
+  auto tokenizer =
+      Tokenizer::from_json(text_of(config.data.tokenizer), text_beside(config.data.tokenizer));
   const std::string name = config.data.tokenizer.string();
   if (!tokenizer->eos()) {
     throw Error(ErrorCode::kUsage, fmt::format("{}: names no end of text", name),
