@@ -1,5 +1,6 @@
 // kogia train: from text to a checkpoint.
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "cli/flags.h"
 #include "cli/output.h"
 #include "device/cpu_device.h"
+#include "text/tokenizer.h"
 #include "train/run_file.h"
 #include "train/tokenise.h"
 #include "train/trainer.h"
@@ -117,16 +119,24 @@ std::optional<RunFolder::Found> checkpoint_of(RunFolder& folder, const RunConfig
   return found;
 }
 
-/// The tokenizer's files, which every checkpoint repeats.
-std::vector<ExtraFile> tokenizer_files(const RunConfig& config) {
-  std::vector<ExtraFile> files;
+/// The tokenizer, which every checkpoint repeats.
+CheckpointTokenizer tokenizer_parts(const RunConfig& config) {
+  CheckpointTokenizer parts;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
     const fs::path path = std::string(name) == "tokenizer.json"
                               ? config.data.tokenizer
                               : config.data.tokenizer.parent_path() / name;
-    if (fs::exists(path)) files.push_back({name, std::string(MappedFile::open(path).text())});
+    if (fs::exists(path)) parts.files.push_back({name, std::string(MappedFile::open(path).text())});
   }
-  return files;
+  const auto text = [&](std::string_view name) {
+    const auto file = std::ranges::find(parts.files, name, &ExtraFile::name);
+    return file == parts.files.end() ? std::string() : file->text;
+  };
+  const auto tokenizer =
+      Tokenizer::from_json(text("tokenizer.json"), text("tokenizer_config.json"));
+  if (tokenizer->bos()) parts.bos = {*tokenizer->bos()};
+  if (tokenizer->eos()) parts.eos = {*tokenizer->eos()};
+  return parts;
 }
 
 std::unique_ptr<Corpus> open_rows(const RunConfig& config, Progress::Mode mode) {
@@ -175,7 +185,7 @@ int train_command(Arguments arguments) {
   const auto checkpoint = checkpoint_of(folder, config, f);
   const auto mode = f.quiet ? Progress::Mode::kSilent : Progress::Mode::kAuto;
   const auto rows = open_rows(config, mode);
-  Trainer trainer(config, *device, *rows, folder, checkpoint, tokenizer_files(config));
+  Trainer trainer(config, *device, *rows, folder, checkpoint, tokenizer_parts(config));
   if (!f.quiet) {
     write_note(fmt::format("{} parameters, {}, {} threads", short_count(trainer.n_parameters()),
                            device->name(), device->n_threads()));

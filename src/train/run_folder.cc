@@ -14,6 +14,7 @@
 #include "base/temporary.h"
 #include "formats/safetensors.h"
 #include "formats/safetensors_writer.h"
+#include "model/config_write.h"
 
 namespace kogia {
 namespace fs = std::filesystem;
@@ -39,8 +40,14 @@ std::string hash_of(const fs::path& file) {
 
 void write_model(const fs::path& folder, const RunState& state, Parameters& parameters) {
   SafetensorsWriter writer(folder);
-  writer.add_text("config.json", parameters.config_json());
-  for (const ExtraFile& extra : state.extras) writer.add_text(extra.name, extra.text);
+  // Spelled out: who reads it must not need defaults of its own (q_lora_rank null, ...).
+  writer.add_text("config.json", official_config_json(parameters.model().config(),
+                                                      {.torch_dtype = DType::f32,
+                                                       .bos = state.tokenizer.bos,
+                                                       .eos = state.tokenizer.eos,
+                                                       .pad = {},
+                                                       .source = parameters.config_json()}));
+  for (const ExtraFile& file : state.tokenizer.files) writer.add_text(file.name, file.text);
   const std::vector<Parameters::Exported> tensors = parameters.exported();
   for (const auto& t : tensors) writer.declare(t.name, DType::f32, t.parameter->shape);
   writer.begin();

@@ -23,11 +23,17 @@ struct ExtraFile {
   std::string name, text;
 };
 
+/// The tokenizer as a checkpoint has it: its files, and the ids that config.json names.
+struct CheckpointTokenizer {
+  std::vector<ExtraFile> files = {};
+  std::vector<Index> bos = {}, eos = {};
+};
+
 /// What is saved beside weights and moments.
 struct RunState {
   Index step = 0;        // steps done
   std::string run_toml;  // the resolved run file
-  std::vector<ExtraFile> extras = {};
+  CheckpointTokenizer tokenizer = {};
 };
 
 class RunFolder {

@@ -60,12 +60,12 @@ nlohmann::ordered_json line_of(const StepReport& report) {
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
-                 const std::optional<RunFolder::Found>& checkpoint, std::vector<ExtraFile> extras)
+                 const std::optional<RunFolder::Found>& checkpoint, CheckpointTokenizer tokenizer)
     : config_(config),
       device_(device),
       rows_(rows),
       folder_(folder),
-      extras_(std::move(extras)),
+      tokenizer_(std::move(tokenizer)),
       parameters_(first_parameters(config, device, checkpoint)) {
   const bool small = config.optimizer.moments == MomentType::kBf16;
   optimizer_ =
@@ -123,7 +123,7 @@ std::optional<double> Trainer::validation_loss() {
 
 void Trainer::save() {
   if (saved_ == step_) return;
-  folder_.save({.step = step_, .run_toml = to_toml(config_), .extras = extras_}, *parameters_,
+  folder_.save({.step = step_, .run_toml = to_toml(config_), .tokenizer = tokenizer_}, *parameters_,
                *optimizer_, config_.trainer.keep_checkpoints);
   saved_ = step_;
 }

@@ -40,7 +40,7 @@ class Trainer {
  public:
   /// `checkpoint`: where the run goes on; nullopt: from the beginning.
   Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
-          const std::optional<RunFolder::Found>& checkpoint, std::vector<ExtraFile> extras);
+          const std::optional<RunFolder::Found>& checkpoint, CheckpointTokenizer tokenizer);
 
   /// Until the last step or Ctrl-C, where an InterruptGuard lives; a checkpoint is left then.
   TrainReport run(const std::function<void(const StepReport&)>& tell);
@@ -58,7 +58,7 @@ class Trainer {
   Device& device_;
   RowSource& rows_;
   RunFolder& folder_;
-  std::vector<ExtraFile> extras_;
+  CheckpointTokenizer tokenizer_;
   std::unique_ptr<Parameters> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepRunner> runner_;

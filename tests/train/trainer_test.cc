@@ -105,7 +105,8 @@ class TrainerTest : public testing::Test {
     Rows rows;
     RunFolder folder(dir_ / name);
     const auto found = folder.newest();
-    Trainer trainer(c, *device, rows, folder, found, {{"tokenizer.json", "{}"}});
+    Trainer trainer(c, *device, rows, folder, found,
+                    {.files = {{"tokenizer.json", "{}"}}, .bos = {0}, .eos = {1}});
     const auto report = trainer.run([&](const StepReport& r) {
       if (r.step == stop_after) raise(SIGINT);
     });
