@@ -9,6 +9,8 @@
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -164,6 +166,29 @@ TEST_F(TrainerTest, GoesOnWithTheSameBytes) {
     EXPECT_EQ(a[i]["step"], static_cast<Index>(i) + 1);
     EXPECT_EQ(a[i]["loss"], b[i]["loss"]);
   }
+}
+
+// Killed at twenty random moments, also while it saves: the same bytes, each step once.
+TEST_F(TrainerTest, KilledItEndsInTheSameBytes) {
+  const RunConfig c = config({"trainer.steps=40", "trainer.checkpoint_every=2"});
+  run("whole", c);
+  const Philox random(11);
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      run("killed", c);
+      _exit(0);
+    }
+    usleep(static_cast<useconds_t>(1000 + random.below(120'000, i)));
+    kill(child, SIGKILL);
+    ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  }
+  run("killed", c);
+  EXPECT_EQ(weights("whole"), weights("killed"));
+  const auto a = metrics("whole"), b = metrics("killed");
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i]["loss"], b[i]["loss"]) << i;
 }
 
 TEST_F(TrainerTest, AccumulationAndRecomputationChangeNothing) {
