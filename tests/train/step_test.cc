@@ -67,8 +67,8 @@ std::vector<PackedRow> rows_of(const std::string& name, std::size_t n_rows) {
   return rows;
 }
 
-double loss_of(Training& t, std::span<const PackedRow> rows, float mtp_weight) {
-  const StepResult result = t.runner.evaluate(rows, 0);
+double loss_of(StepRunner& runner, std::span<const PackedRow> rows, float mtp_weight) {
+  const StepResult result = runner.evaluate(rows, 0);
   double loss = result.loss;
   for (const double l : result.mtp_loss) {
     loss += static_cast<double>(mtp_weight) * l / static_cast<double>(result.mtp_loss.size());
@@ -76,35 +76,72 @@ double loss_of(Training& t, std::span<const PackedRow> rows, float mtp_weight) {
   return loss;
 }
 
+/// In the direction of the gradient itself the slope of the loss is its norm: nothing cancels.
+void expect_slope(Parameters& parameters, StepRunner& runner, std::span<const PackedRow> rows) {
+  const StepSettings settings{.mtp_weight = 0.3F};
+  const StepResult result = runner.gradients(rows, settings);
+  EXPECT_NEAR(result.loss, runner.evaluate(rows, 0).loss, 1e-12);
+  std::vector<std::vector<float>> gradients;
+  for (const Parameter& p : parameters.all()) {
+    if (p.grad != nullptr) gradients.emplace_back(p.grad, p.grad + p.n);
+  }
+  const double norm = result.grad_norm, reach = 5e-4;
+  const auto move = [&](double by) {
+    std::size_t at = 0;
+    for (Parameter& p : parameters.all()) {
+      if (p.grad == nullptr) continue;
+      const std::vector<float>& g = gradients[at++];
+      for (std::size_t i = 0; i < g.size(); ++i) {
+        p.master[i] += static_cast<float>(by * static_cast<double>(g[i]) / norm);
+      }
+    }
+    parameters.refresh();
+  };
+  move(reach);
+  const double above = loss_of(runner, rows, settings.mtp_weight);
+  move(-2 * reach);
+  const double below = loss_of(runner, rows, settings.mtp_weight);
+  EXPECT_NEAR((above - below) / (2 * reach) / norm, 1, 0.01);
+}
+
 class Families : public testing::TestWithParam<const char*> {};
 
-// Along a direction, the loss rises as the gradient says.
 TEST_P(Families, GradientIsTheSlopeOfTheLoss) {
   for (const MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed}) {
+    SCOPED_TRACE(name(form));
     Training t(GetParam(), {.form = form});
-    const auto rows = rows_of(GetParam(), 2);
-    const StepSettings settings{.mtp_weight = 0.3F};
-    const StepResult result = t.runner.gradients(rows, settings);
-    EXPECT_NEAR(result.loss, t.runner.evaluate(rows, 0).loss, 1e-12);
-    const std::vector<float> gradient = t.gradients();
-    // In the direction of the gradient itself the slope is its norm: nothing cancels.
-    const double norm = result.grad_norm, reach = 5e-4;
-    const auto move = [&](double by) {
-      std::size_t at = 0;
-      for (Parameter& p : t.parameters.all()) {
-        if (p.grad == nullptr) continue;
-        for (Index i = 0; i < p.n; ++i) {
-          p.master[i] += static_cast<float>(by * static_cast<double>(gradient[at++]) / norm);
-        }
-      }
-      t.parameters.refresh();
-    };
-    move(reach);
-    const double above = loss_of(t, rows, settings.mtp_weight);
-    move(-2 * reach);
-    const double below = loss_of(t, rows, settings.mtp_weight);
-    EXPECT_NEAR((above - below) / (2 * reach) / norm, 1, 0.01) << static_cast<int>(form);
+    expect_slope(t.parameters, t.runner, rows_of(GetParam(), 2));
   }
+}
+
+// Each token predicts the four behind it, the deeper layers from the states of the one before.
+TEST(Depths, GradientsOfThreeAreTheSlopeAndKeepTheirBits) {
+  auto config = nlohmann::ordered_json::parse(read_file(golden_folder("v3") / "config.json"));
+  config["num_nextn_predict_layers"] = 3;
+  // Every token goes to all experts: a choice that turns on the way would bend the slope.
+  config["num_experts_per_tok"] = config["n_routed_experts"];
+  config["n_group"] = config["topk_group"] = 1;
+  const auto device = make_cpu_device({.n_threads = 2});
+  Parameters parameters(*device, config.dump(), 0.15, 3, Recipe::kF32, MlaForm::kExpanded);
+  Optimizer optimizer(*device, parameters.all(), DType::f32);
+  StepRunner runner(*device, parameters, optimizer, {});
+  const auto rows = rows_of("v3", 4);
+  const StepResult result = runner.gradients(rows, {});
+  EXPECT_EQ(result.mtp_loss.size(), 3u);
+  std::vector<float> whole;
+  for (const Parameter& p : parameters.all()) {
+    if (p.grad != nullptr) whole.insert(whole.end(), p.grad, p.grad + p.n);
+  }
+  runner.gradients(rows, {.micro_batch_size = 1});
+  std::size_t at = 0;
+  for (const Parameter& p : parameters.all()) {
+    if (p.grad == nullptr) continue;
+    EXPECT_EQ(std::memcmp(p.grad, whole.data() + at, static_cast<std::size_t>(p.n) * sizeof(float)),
+              0)
+        << p.name;
+    at += static_cast<std::size_t>(p.n);
+  }
+  expect_slope(parameters, runner, std::span(rows).first(2));
 }
 
 nlohmann::json read_gradients(const std::string& name) {
