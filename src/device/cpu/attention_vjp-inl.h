@@ -72,15 +72,14 @@ void scale_rows(const float* from, Index stride, Index rows, Index n, float fact
   }
 }
 
-// Pointers into scratch, and how much of it there is.
+// Pointers into scratch, and how much of it is needed (where there is none yet).
 struct VjpScratch {
   VjpScratch(const AttentionVjpHead& a, float* memory) {
     n_blocks = ceil_div(a.n_rows, kKeys);
     k_pad = round_up(a.k_dim, kTileCols), v_pad = round_up(a.v_dim, kTileCols);
-    float* p = memory;
     const auto take = [&](Index n) {
-      float* begin = p;
-      p += round_up(n, 16);
+      float* begin = memory == nullptr ? nullptr : memory + n_floats;
+      n_floats += round_up(n, 16);
       return begin;
     };
     k_t = take(n_blocks * a.k_dim * kKeys);
@@ -93,12 +92,11 @@ struct VjpScratch {
     p_block = take(n_blocks * kQueries * kKeys);
     dp_block = take(n_blocks * kQueries * kKeys);
     take(kTileRows * kKeys);
-    n_floats = p - memory;
   }
   float* p_of(Index block) const { return p_block + block * kQueries * kKeys; }
   float* dp_of(Index block) const { return dp_block + block * kQueries * kKeys; }
 
-  Index n_blocks, k_pad, v_pad, v_block, n_floats;
+  Index n_blocks, k_pad, v_pad, v_block, n_floats = 0;
   float *k_t, *v_t;           // [block][channel][kKeys]
   float* k_rows;              // scale k: [column tile][key][kTileCols], zero beyond k_dim
   float *q, *dout;            // scale q and dout of these rows: [kQueries][pad], zero beyond
