@@ -234,7 +234,7 @@ void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
   const auto blocks =
       std::make_shared<const Blocks>(x.rows == n_rows_ ? *blocks_ : scaled_blocks(x.rows));
   overwritten(y);
-  remember(y, [this, input, &norm](Mat out) {
+  const auto make = [this, input, &norm](Mat out) {
     const ConstMat in = restore(input);
     device_.rms_norm({.x = in.data,
                       .x_stride = in.stride,
@@ -244,7 +244,8 @@ void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
                       .rows = in.rows,
                       .n = in.cols,
                       .eps = norm.eps});
-  });
+  };
+  if (options_.recompute_norms) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
   record([this, input, &norm, dx, dy, in_place, blocks] {
     const ConstMat in = restore(input);
@@ -289,7 +290,8 @@ void Tape::silu_mul(Mat gate, ConstMat up) {
                       .up_stride = u.stride,
                       .y_stride = out.stride});
   };
-  if (!options_.fp8) remember(gate, make);  // of rounded operands it would be another one
+  if (options_.recompute_swiglu && !options_.fp8)
+    remember(gate, make);  // of rounded operands it would be another one
   const Mat dgate = grad(gate), dup = grad(up);
   record([this, kept_gate, kept_up, dgate, dup] {
     const Arena::Scope scope(scratch_);
@@ -331,7 +333,7 @@ void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
   const Part input = keep(x);
   overwritten(y);
   const auto kept = keep_ids(index), kept_row_of = keep_ids(row_of);
-  remember(y, [this, input, kept](Mat out) {
+  const auto make = [this, input, kept](Mat out) {
     const ConstMat in = restore(input);
     device_.gather_rows({.x = in.data,
                          .x_stride = in.stride,
@@ -339,7 +341,8 @@ void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
                          .y = out.data,
                          .y_stride = out.stride,
                          .n = out.cols});
-  });
+  };
+  if (options_.recompute_norms) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
   const Index top_k = static_cast<Index>(row_of.size()) / std::max<Index>(1, x.rows);
   record([this, kept_row_of, top_k, dx, dy] {

@@ -27,8 +27,10 @@
 namespace kogia {
 
 struct TapeOptions {
-  /// Normed rows, SwiGLU and gathered rows are made again in the backward pass instead of kept.
-  bool recompute = true;
+  /// Normed rows (and those of them that are gathered for experts), and SwiGLU, are made again in
+  /// the backward pass instead of kept.
+  bool recompute_norms = true;
+  bool recompute_swiglu = true;
   /// Operands of SwiGLU are kept as E4M3 holds them, as those of FP8's products are by themselves
   /// (arXiv:2412.19437 §3.3.3).
   bool fp8 = false;

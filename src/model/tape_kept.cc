@@ -86,7 +86,7 @@ Tape::Part Tape::keep_fp8(ConstMat m) {
 }
 
 void Tape::remember(ConstMat m, std::function<void(Mat)> make) {
-  if (!options_.recompute || m.rows == 0) return;
+  if (m.rows == 0) return;
   keeps_.push_back({.copy = {}, .make = std::move(make), .rows = m.rows, .cols = m.cols});
   known_.push_back({m, keeps_.size() - 1});
 }

@@ -58,7 +58,7 @@ struct RunConfig {
   } data;
 
   struct Recompute {  // what the backward pass computes again instead of keeping it
-    bool norms = false, swiglu = false, mla_up = false;
+    bool norms = false, swiglu = false;
     bool operator==(const Recompute&) const = default;
   };
 

@@ -78,7 +78,6 @@ Json value_of(const RunConfig::Recompute& r) {
   Json list = Json::array();
   if (r.norms) list.push_back("norms");
   if (r.swiglu) list.push_back("swiglu");
-  if (r.mla_up) list.push_back("mla_up");
   return list;
 }
 

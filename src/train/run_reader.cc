@@ -150,19 +150,16 @@ struct RunReader::Fill {
   void operator()(RunConfig::Recompute* to) const {
     *to = {};
     if (value.is_boolean()) {
-      if (value.get<bool>()) *to = {.norms = true, .swiglu = true, .mla_up = true};
+      if (value.get<bool>()) *to = {.norms = true, .swiglu = true};
       return;
     }
-    constexpr std::string_view kExpected =
-        "true, false or a list of \"norms\", \"swiglu\", \"mla_up\"";
+    constexpr std::string_view kExpected = "true, false or a list of \"norms\", \"swiglu\"";
     if (!value.is_array()) reader.refuse_value(name, value, kExpected);
     for (const Json& part : value) {
       if (part == "norms") {
         to->norms = true;
       } else if (part == "swiglu") {
         to->swiglu = true;
-      } else if (part == "mla_up") {
-        to->mla_up = true;
       } else {
         reader.refuse_value(name, value, kExpected);
       }

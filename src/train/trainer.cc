@@ -77,7 +77,8 @@ Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFo
   };
   const RunConfig::Recompute& again = config.trainer.recompute;
   runner_ = std::make_unique<StepRunner>(device, *parameters_, *optimizer_,
-                                         TapeOptions{.recompute = again.norms || again.swiglu,
+                                         TapeOptions{.recompute_norms = again.norms,
+                                                     .recompute_swiglu = again.swiglu,
                                                      .fp8 = config.precision.recipe == Recipe::kFp8,
                                                      .sequence_loss = loss_of(Balance::kLossFree),
                                                      .batch_loss = loss_of(Balance::kAuxLoss)});

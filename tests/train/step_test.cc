@@ -30,7 +30,8 @@ struct Training {
         parameters(*device, *checkpoint, setup.recipe, setup.form),
         optimizer(*device, parameters.all(), DType::f32),
         runner(*device, parameters, optimizer,
-               {.recompute = setup.recompute,
+               {.recompute_norms = setup.recompute,
+                .recompute_swiglu = setup.recompute,
                 .fp8 = setup.recipe == Recipe::kFp8,
                 .sequence_loss = setup.sequence_loss}) {}
 
