@@ -1,6 +1,7 @@
 // How close do the gradients come to the machine's multiply-adds (kogia devices says the peak), and
 // those that touch each number once to its memory?
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -20,7 +21,7 @@ std::vector<float> random_floats(Index n, std::uint64_t seed) {
 }
 
 // The last two ranges: threads, instruction set; null where it is missing.
-std::unique_ptr<Device> device_of(benchmark::State& state, int first) {
+std::unique_ptr<Device> device_of(benchmark::State& state, std::size_t first) {
   const auto isa = static_cast<Isa>(state.range(first + 1));
   for (const Isa has : available_isas()) {
     if (has == isa)
