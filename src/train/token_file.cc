@@ -65,7 +65,9 @@ std::unique_ptr<TokenFile> TokenFile::open(const std::filesystem::path& path, co
   file->id_bytes_ = static_cast<Index>(footer.id_bytes);
   file->n_text_bytes_ = static_cast<Index>(footer.n_text_bytes);
   file->ends_.resize(footer.n_documents);
-  std::memcpy(file->ends_.data(), bytes.data() + ids, 8 * footer.n_documents);
+  if (footer.n_documents > 0) {  // of nothing, data() may be null
+    std::memcpy(file->ends_.data(), bytes.data() + ids, 8 * footer.n_documents);
+  }
   if (!std::ranges::is_sorted(file->ends_)) return nullptr;
   if (static_cast<std::uint64_t>(file->n_tokens()) != footer.n_tokens) return nullptr;
   return file;
