@@ -67,7 +67,7 @@ class TorchTraining : public testing::Test {
 };
 
 // (A choice of experts that is close can fall otherwise for rounding alone, and losses part from
-// there on by more; in this run none is.)
+// there on by more: a new order of sums that fails here need not be wrong. See the README.)
 TEST_F(TorchTraining, GoesTheSameWay) {
   for (const Isa isa : available_isas()) {
     if (isa != Isa::scalar) train(isa);  // the definition in f64 takes minutes
