@@ -1,6 +1,5 @@
 // kogia train: from text to a checkpoint.
 
-#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <optional>
@@ -9,13 +8,11 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/mapped_file.h"
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cli/output.h"
 #include "device/cpu_device.h"
-#include "text/tokenizer.h"
 #include "train/run_file.h"
 #include "train/tokenise.h"
 #include "train/trainer.h"
@@ -61,7 +58,8 @@ CommandLine describe(TrainFlags& f) {
                        {.flags = "--isa",
                         .value = "NAME",
                         .help = "instruction set: scalar, avx2, avx512, neon (the best there is)",
-                        .target = &f.isa}}},
+                        .target = &f.isa,
+                        .choices = {"scalar", "avx2", "avx512", "neon"}}}},
                      {"Output",
                       {{.flags = "--json",
                         .value = {},
@@ -86,12 +84,7 @@ RunFileOptions file_options(const TrainFlags& f) {
 
 std::unique_ptr<Device> make_device(const TrainFlags& f, const RunConfig& config) {
   CpuOptions options{.n_threads = static_cast<int>(config.trainer.threads)};
-  if (!f.isa.empty()) {
-    options.isa = parse_isa(f.isa);
-    if (!options.isa) {
-      throw_error(ErrorCode::kUsage, "--isa is '{}', expected scalar, avx2, avx512 or neon", f.isa);
-    }
-  }
+  if (!f.isa.empty()) options.isa = parse_isa(f.isa);
   return make_cpu_device(options);
 }
 
@@ -119,38 +112,21 @@ std::optional<RunFolder::Found> checkpoint_of(RunFolder& folder, const RunConfig
   return found;
 }
 
-/// The tokenizer, which every checkpoint repeats.
-CheckpointTokenizer tokenizer_parts(const RunConfig& config) {
-  CheckpointTokenizer parts;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
-    const fs::path path = std::string(name) == "tokenizer.json"
-                              ? config.data.tokenizer
-                              : config.data.tokenizer.parent_path() / name;
-    if (fs::exists(path)) parts.files.push_back({name, std::string(MappedFile::open(path).text())});
-  }
-  const auto text = [&](std::string_view name) {
-    const auto file = std::ranges::find(parts.files, name, &ExtraFile::name);
-    return file == parts.files.end() ? std::string() : file->text;
-  };
-  const auto tokenizer =
-      Tokenizer::from_json(text("tokenizer.json"), text("tokenizer_config.json"));
-  if (tokenizer->bos()) parts.bos = {*tokenizer->bos()};
-  if (tokenizer->eos()) parts.eos = {*tokenizer->eos()};
-  return parts;
-}
-
-std::unique_ptr<Corpus> open_rows(const RunConfig& config, Progress::Mode mode) {
-  const Index n_bytes = bytes_to_tokenise(config);
+std::unique_ptr<Corpus> open_rows(const RunConfig& config, const RunTokenizer& tokenizer,
+                                  Progress::Mode mode) {
+  const Index n_bytes = bytes_to_tokenise(config, tokenizer);
   Progress progress("tokenising", n_bytes, ProgressUnit::kBytes,
                     n_bytes > 0 ? mode : Progress::Mode::kSilent);
-  auto corpus = open_corpus(config, {.n_threads = static_cast<int>(config.trainer.threads),
-                                     .on_bytes = [&](Index n) { progress.add(n); }});
+  auto corpus = open_corpus(config, tokenizer,
+                            {.n_threads = static_cast<int>(config.trainer.threads),
+                             .on_bytes = [&](Index n) { progress.add(n); }});
   progress.finish();
   return corpus;
 }
 
 std::string note_of(const StepReport& r) {
-  std::string note = fmt::format("loss {:.4f}  {:.0f} tok/s", r.result.loss, r.tokens_per_s);
+  std::string note = fmt::format("loss {:.4f}  {:.0f} tok/s", r.result.loss,
+                                 static_cast<double>(r.result.n_tokens) / r.seconds);
   if (r.validation_loss) note += fmt::format("  held out {:.4f}", *r.validation_loss);
   return note;
 }
@@ -184,8 +160,9 @@ int train_command(Arguments arguments) {
   RunFolder folder(f.out);
   const auto checkpoint = checkpoint_of(folder, config, f);
   const auto mode = f.quiet ? Progress::Mode::kSilent : Progress::Mode::kAuto;
-  const auto rows = open_rows(config, mode);
-  Trainer trainer(config, *device, *rows, folder, checkpoint, tokenizer_parts(config));
+  RunTokenizer tokenizer = load_tokenizer(config);
+  const auto rows = open_rows(config, tokenizer, mode);
+  Trainer trainer(config, *device, *rows, folder, checkpoint, std::move(tokenizer.parts));
   if (!f.quiet) {
     write_note(fmt::format("{} parameters, {}, {} threads", short_count(trainer.n_parameters()),
                            device->name(), device->n_threads()));

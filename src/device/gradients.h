@@ -125,15 +125,16 @@ struct RouteVjpArgs {
 ///   loss = α Σ_e f_e P_e,  f_e = E / (K T) Σ_t [e among the K best scores of t],
 ///   P_e = 1/T Σ_t s_te / Σ_j s_tj
 /// f counts without the selection bias and has no gradient; dlogits += dloss ∂loss/∂logits.
+/// Each sequence has a dloss of its own.
 struct BalanceLossArgs {
   const float* logits = nullptr;  // [rows, n_experts]
   Index n_experts = 0, top_k = 0;
   RouterScore score = RouterScore::kSigmoid;
   std::span<const SequenceRows> sequences;  // row_begin and n_rows alone are looked at
   float alpha = 0;
-  float dloss = 1;           // ∂L/∂loss, the same for every sequence
-  float* loss = nullptr;     // [sequences]
-  float* dlogits = nullptr;  // [rows, n_experts]; null: only the loss
+  const float* dloss = nullptr;  // ∂L/∂loss [sequences]; not looked at where dlogits is null
+  float* loss = nullptr;         // [sequences]
+  float* dlogits = nullptr;      // [rows, n_experts]; null: only the loss
 };
 
 /// Of y[r,:] = table[ids[r],:]:  dtable[ids[r],:] += dy[r,:], in order of the rows.

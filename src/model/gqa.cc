@@ -40,6 +40,7 @@ void GqaAttention::forward(const Step& step, ConstMat u, CacheView cache, Mat x)
   ops.rotate(heads_of(q, c.num_attention_heads), step.rope, step.tables);
   ops.rotate(heads_of(k, c.num_key_value_heads), step.rope, step.tables);
   const Mat out = ops.arena.matrix(q.rows, q.cols);
+  ops.append(cache, k, v, step.batch.sequences);
   ops.attention({.cache = cache,
                  .q = q,
                  .k = k,

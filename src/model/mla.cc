@@ -85,12 +85,11 @@ void MlaAttention::forward(const Step& step, ConstMat u, CacheView cache, Mat x)
   const std::span<const SequenceRows> sequences = step.batch.sequences;
   Mat kv;
   const Mat q = queries(step, u, kv);
+  ops.append(cache, kv, {}, sequences);
   if (form_ == MlaForm::kAbsorbed) {
     ops.add_linear(x, absorbed(step, q, kv, cache, sequences), o_proj_);
     return;
   }
-  ops.device.cache_append(
-      {.cache = cache, .k = kv.data, .k_stride = kv.stride, .sequences = sequences});
   const Mat out = ops.arena.matrix(q.rows, c.num_attention_heads * c.v_head_dim);
   if (ops.tape != nullptr) {  // all at once: sums over tokens must not depend on where texts end
     KOGIA_CHECK(form_ == MlaForm::kExpanded);
@@ -223,6 +222,7 @@ void MlaAttention::expanded(const Step& step, Mat q, Mat kv, CacheView cache,
     queries[i] = sequences[i];
     queries[i].pages = whole.keys[i].pages;
   }
+  ops.append(whole.cache, k, v, whole.keys);
   ops.attention({.cache = whole.cache,
                  .q = q,
                  .k = k,

@@ -8,6 +8,37 @@
 
 namespace kogia {
 
+RmsNormArgs rms_norm_args(ConstMat x, const Norm& norm, Mat y) {
+  return {.x = x.data,
+          .x_stride = x.stride,
+          .weight = norm.weight.data(),
+          .y = y.data,
+          .y_stride = y.stride,
+          .rows = x.rows,
+          .n = x.cols,
+          .eps = norm.eps};
+}
+
+SiluMulArgs silu_mul_args(ConstMat gate, ConstMat up, Mat y) {
+  return {.gate = gate.data,
+          .up = up.data,
+          .y = y.data,
+          .rows = y.rows,
+          .n = y.cols,
+          .gate_stride = gate.stride,
+          .up_stride = up.stride,
+          .y_stride = y.stride};
+}
+
+GatherRowsArgs gather_rows_args(ConstMat x, std::span<const std::int32_t> index, Mat y) {
+  return {.x = x.data,
+          .x_stride = x.stride,
+          .index = index,
+          .y = y.data,
+          .y_stride = y.stride,
+          .n = y.cols};
+}
+
 Mat Ops::embed(const Embedding& table, std::span<const std::int32_t> ids) {
   const Mat y = arena.matrix(static_cast<Index>(ids.size()), table.table->cols());
   device.embed({.table = table.table, .ids = ids, .y = y.data});
@@ -34,14 +65,7 @@ void Ops::run(std::span<const Product> products) {
 
 void Ops::norm_into(ConstMat x, const Norm& norm, Mat y) {
   if (tape != nullptr) tape->rms_norm(x, norm, y);
-  device.rms_norm({.x = x.data,
-                   .x_stride = x.stride,
-                   .weight = norm.weight.data(),
-                   .y = y.data,
-                   .y_stride = y.stride,
-                   .rows = x.rows,
-                   .n = x.cols,
-                   .eps = norm.eps});
+  device.rms_norm(rms_norm_args(x, norm, y));
 }
 
 void Ops::rotate(Heads x, const Rope& rope, const RopeTables& tables) {
@@ -60,55 +84,38 @@ void Ops::rotate(Heads x, const Rope& rope, const RopeTables& tables) {
 
 Mat Ops::silu_mul(Mat gate, ConstMat up) {
   if (tape != nullptr) tape->silu_mul(gate, up);
-  device.silu_mul({.gate = gate.data,
-                   .up = up.data,
-                   .y = gate.data,
-                   .rows = gate.rows,
-                   .n = gate.cols,
-                   .gate_stride = gate.stride,
-                   .up_stride = up.stride,
-                   .y_stride = gate.stride});
+  device.silu_mul(silu_mul_args(gate, up, gate));
   return gate;
 }
 
-namespace {
-
-GatherRowsArgs gathered(ConstMat x, std::span<const std::int32_t> index, Mat y) {
-  return {.x = x.data,
-          .x_stride = x.stride,
-          .index = index,
-          .y = y.data,
-          .y_stride = y.stride,
-          .n = y.cols};
-}
-
-}  // namespace
-
 void Ops::gather_rows(ConstMat x, std::span<const std::int32_t> index, Mat y) {
-  device.gather_rows(gathered(x, index, y));
+  device.gather_rows(gather_rows_args(x, index, y));
   if (tape != nullptr) tape->gather_rows(x, index, y);
 }
 
 void Ops::spread_rows(ConstMat x, std::span<const std::int32_t> index,
                       std::span<const std::int32_t> row_of, Mat y) {
-  device.gather_rows(gathered(x, index, y));
+  device.gather_rows(gather_rows_args(x, index, y));
   if (tape != nullptr) tape->spread_rows(x, index, row_of, y);
 }
 
 void Ops::copy(ConstMat x, Mat y) {
   std::int32_t* const every = arena.allocate<std::int32_t>(x.rows);
   std::iota(every, every + x.rows, 0);
-  device.gather_rows(gathered(x, {every, static_cast<std::size_t>(x.rows)}, y));
+  device.gather_rows(gather_rows_args(x, {every, static_cast<std::size_t>(x.rows)}, y));
   if (tape != nullptr) tape->copy(x, y);
 }
 
+void Ops::append(CacheView cache, ConstMat k, ConstMat v, std::span<const SequenceRows> sequences) {
+  device.cache_append({.cache = cache,
+                       .k = k.data,
+                       .k_stride = k.stride,
+                       .v = v.data,
+                       .v_stride = v.stride,
+                       .sequences = sequences});
+}
+
 void Ops::attention(const Attended& a, Mat out) {
-  device.cache_append({.cache = a.cache,
-                       .k = a.k.data,
-                       .k_stride = a.k.stride,
-                       .v = a.v.data,
-                       .v_stride = a.v.stride,
-                       .sequences = a.keys});
   device.attention({.cache = a.cache,
                     .q = a.q.data,
                     .q_stride = a.q.stride,

@@ -52,7 +52,7 @@ struct Attended {
   ConstMat q, k, v;
   Index n_heads = 0;
   float scale = 1;
-  std::span<const SequenceRows> keys;     // rows of k and v
+  std::span<const SequenceRows> keys;  // rows of k and v; of whole texts where gradients are wanted
   std::span<const SequenceRows> queries;  // rows of q
 };
 
@@ -69,6 +69,12 @@ struct Heads {
 inline Heads heads_of(Mat x, Index n_heads) {
   return {x.data, x.rows, n_heads, x.stride, x.cols / n_heads};
 }
+
+/// Operations of matrices as the device takes them, for those who run them and those who run them
+/// again.
+RmsNormArgs rms_norm_args(ConstMat x, const Norm& norm, Mat y);
+SiluMulArgs silu_mul_args(ConstMat gate, ConstMat up, Mat y);
+GatherRowsArgs gather_rows_args(ConstMat x, std::span<const std::int32_t> index, Mat y);
 
 /// One forward pass's access to the device. Results live in the arena: a caller that wants them
 /// back early opens an Arena::Scope around.
@@ -126,7 +132,9 @@ class Ops {
   void spread_rows(ConstMat x, std::span<const std::int32_t> index,
                    std::span<const std::int32_t> row_of, Mat y);
 
-  /// Writes keys and values into the cache, then attends to it.
+  /// Writes keys and values into the cache; v without data: values live inside the keys.
+  void append(CacheView cache, ConstMat k, ConstMat v, std::span<const SequenceRows> sequences);
+  /// Attends to the cache, where a.k and a.v have been written.
   void attention(const Attended& a, Mat out);
   /// Keys of sequences back from the cache, end to end; k: what was written there, of the same rows
   /// where gradients are wanted.

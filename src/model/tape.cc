@@ -44,8 +44,7 @@ void Tape::set_rows(std::span<const Index> begins, std::span<const SequenceRows>
                     Index n_rows, float row_weight) {
   n_rows_ = n_rows;
   row_weight_ = row_weight;
-  sequences_ =
-      std::make_shared<const std::vector<SequenceRows>>(sequences.begin(), sequences.end());
+  sequences_ = std::make_shared<const Sequences>(sequences.begin(), sequences.end());
   packed_row_.assign(static_cast<std::size_t>(n_rows), 0);
   Blocks blocks;
   for (std::size_t i = 0; i < begins.size(); ++i) {
@@ -76,17 +75,16 @@ Tape::Blocks Tape::blocks_of(std::span<const std::int32_t> tokens) const {
 }
 
 // Of a matrix with several rows a token (heads).
-std::vector<TokenBlock> Tape::scaled_blocks(Index rows) const {
+std::shared_ptr<const Tape::Blocks> Tape::scaled_blocks(Index rows) const {
   Blocks blocks;
-  if (rows == 0) return blocks;
-  const Index each = rows / n_rows_;
+  const Index each = n_rows_ == 0 ? 0 : rows / n_rows_;
   KOGIA_CHECK(each * n_rows_ == rows);
   for (const TokenBlock& b : *blocks_) {
     for (Index at = 0; at < b.n * each; at += kTokenBlock) {
       blocks.push_back({b.begin * each + at, std::min(kTokenBlock, b.n * each - at)});
     }
   }
-  return blocks;
+  return std::make_shared<const Blocks>(std::move(blocks));
 }
 
 float* Tape::grad(const float* p) {
@@ -231,19 +229,10 @@ void Tape::products(std::span<const Product> products) {
 void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
   const Part input = keep(x);
   const bool in_place = x.data == y.data;
-  const auto blocks =
-      std::make_shared<const Blocks>(x.rows == n_rows_ ? *blocks_ : scaled_blocks(x.rows));
+  const auto blocks = x.rows == n_rows_ ? blocks_ : scaled_blocks(x.rows);
   overwritten(y);
   const auto make = [this, input, &norm](Mat out) {
-    const ConstMat in = restore(input);
-    device_.rms_norm({.x = in.data,
-                      .x_stride = in.stride,
-                      .weight = norm.weight.data(),
-                      .y = out.data,
-                      .y_stride = out.stride,
-                      .rows = in.rows,
-                      .n = in.cols,
-                      .eps = norm.eps});
+    device_.rms_norm(rms_norm_args(restore(input), norm, out));
   };
   if (options_.recompute_norms) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
@@ -277,18 +266,11 @@ void Tape::rotate(const RopeArgs& args) {
 
 void Tape::silu_mul(Mat gate, ConstMat up) {
   const Part kept_gate = options_.fp8 ? keep_fp8(gate) : keep(gate);
-  const Part kept_up = options_.fp8 ? keep_fp8({up.data, up.rows, up.cols, up.stride}) : keep(up);
+  const Part kept_up = options_.fp8 ? keep_fp8(up) : keep(up);
   overwritten(gate);
   const auto make = [this, kept_gate, kept_up](Mat out) {
     const ConstMat g = restore(kept_gate), u = restore(kept_up);
-    device_.silu_mul({.gate = g.data,
-                      .up = u.data,
-                      .y = out.data,
-                      .rows = out.rows,
-                      .n = out.cols,
-                      .gate_stride = g.stride,
-                      .up_stride = u.stride,
-                      .y_stride = out.stride});
+    device_.silu_mul(silu_mul_args(g, u, out));
   };
   if (options_.recompute_swiglu && !options_.fp8)
     remember(gate, make);  // of rounded operands it would be another one
@@ -319,9 +301,9 @@ void Tape::gather_rows(ConstMat x, std::span<const std::int32_t> index, Mat y) {
   const auto kept = keep_ids(index);
   const Mat dx = grad(x), dy = grad(y);
   record([this, kept, dx, dy] {
-    device_.parallel(dy.rows, [&](Index i) {
+    for_each_row(device_, dy.rows, dy.cols, [&](Index i) {
       float* const to = dx.row(kept[static_cast<std::size_t>(i)]);
-      float* const from = dy.row(i);
+      const float* const from = dy.row(i);
       for (Index c = 0; c < dy.cols; ++c) to[c] += from[c];
     });
     clear(device_, dy);
@@ -334,13 +316,7 @@ void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
   overwritten(y);
   const auto kept = keep_ids(index), kept_row_of = keep_ids(row_of);
   const auto make = [this, input, kept](Mat out) {
-    const ConstMat in = restore(input);
-    device_.gather_rows({.x = in.data,
-                         .x_stride = in.stride,
-                         .index = kept,
-                         .y = out.data,
-                         .y_stride = out.stride,
-                         .n = out.cols});
+    device_.gather_rows(gather_rows_args(restore(input), kept, out));
   };
   if (options_.recompute_norms) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
@@ -444,43 +420,36 @@ void Tape::route(const RouteArgs& args, Index layer, std::span<const std::int32_
 
 // Each text counts by its rows, so that the sum over micro-batches is the mean over the batch.
 void Tape::balance(const RouteArgs& args, Part logits, Mat dlogits) {
-  struct Term {
-    BalanceLossArgs args;
-    SequenceRows rows;
+  const auto add = [&](float alpha, std::shared_ptr<const Sequences> sequences) {
+    if (alpha == 0) return;
+    std::vector<float> dloss, loss(sequences->size());
+    for (const SequenceRows& s : *sequences) {
+      dloss.push_back(static_cast<float>(s.n_rows) * row_weight_);
+    }
+    BalanceLossArgs balance{.logits = args.logits,
+                            .n_experts = args.n_experts,
+                            .top_k = args.top_k,
+                            .score = args.score,
+                            .sequences = *sequences,
+                            .alpha = alpha,
+                            .loss = loss.data()};
+    device_.balance_loss(balance);
+    for (std::size_t i = 0; i < loss.size(); ++i) {
+      balance_loss_ += static_cast<double>(loss[i]) * static_cast<double>(dloss[i]);
+    }
+    balance.dlogits = dlogits.data;
+    record([=, this, dloss = std::move(dloss)]() mutable {
+      std::vector<float> unused(sequences->size());
+      balance.logits = restore(logits).data;
+      balance.dloss = dloss.data();
+      balance.loss = unused.data();
+      device_.balance_loss(balance);
+    });
   };
-  std::vector<Term> terms;
-  const auto add = [&](float alpha, const SequenceRows& rows) {
-    if (alpha == 0 || rows.n_rows == 0) return;
-    Term& term = terms.emplace_back();
-    term.rows = rows;
-    term.args.n_experts = args.n_experts;
-    term.args.top_k = args.top_k;
-    term.args.score = args.score;
-    term.args.alpha = alpha;
-    term.args.dloss = static_cast<float>(rows.n_rows) * row_weight_;
-  };
-  for (const SequenceRows& s : *sequences_) add(options_.sequence_loss, s);
+  add(options_.sequence_loss, sequences_);
   SequenceRows all;
   all.n_rows = n_rows_;
-  add(options_.batch_loss, all);
-  for (Term& term : terms) {
-    float loss = 0;
-    term.args.logits = args.logits;
-    term.args.sequences = {&term.rows, 1};
-    term.args.loss = &loss;
-    device_.balance_loss(term.args);
-    balance_loss_ += static_cast<double>(loss) * static_cast<double>(term.args.dloss);
-  }
-  record([this, terms = std::move(terms), logits, dlogits]() mutable {
-    for (Term& term : terms) {
-      float unused = 0;
-      term.args.logits = restore(logits).data;
-      term.args.sequences = {&term.rows, 1};
-      term.args.loss = &unused;
-      term.args.dlogits = dlogits.data;
-      device_.balance_loss(term.args);
-    }
-  });
+  add(options_.batch_loss, std::make_shared<const Sequences>(1, all));
 }
 
 void Tape::combine(const CombineArgs& args) {

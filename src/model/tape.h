@@ -67,8 +67,8 @@ class Tape {
   const std::vector<ExpertLoad>& expert_loads() const { return expert_loads_; }
   /// What balance losses add to the loss, over all layers of the pass.
   double balance_loss() const { return balance_loss_; }
-  /// Memory of what is kept for the backward pass, and of the mirror where it was touched.
-  Index kept_bytes() const { return kept_.n_bytes(); }
+  /// Memory of what is kept for the backward pass.
+  Index kept_bytes() const { return kept_.used_bytes(); }
 
   // What Ops and the loss record, after it ran unless said otherwise. -----------------------------
 
@@ -101,6 +101,7 @@ class Tape {
     Index offset = 0, rows = 0, cols = 0;  // offset in floats, from its begin
   };
   using Blocks = std::vector<TokenBlock>;
+  using Sequences = std::vector<SequenceRows>;
 
   float* grad(const float* p);
   Part keep(ConstMat m);
@@ -112,7 +113,7 @@ class Tape {
   /// In scratch memory, as E4M3 holds it.
   Mat rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks);
   Blocks blocks_of(std::span<const std::int32_t> tokens) const;
-  std::vector<TokenBlock> scaled_blocks(Index rows) const;
+  std::shared_ptr<const Blocks> scaled_blocks(Index rows) const;
   void balance(const RouteArgs& args, Part logits, Mat dlogits);
   std::span<const std::int32_t> keep_ids(std::span<const std::int32_t> ids);
   void record(std::function<void()> node) { nodes_.push_back(std::move(node)); }
@@ -147,7 +148,7 @@ class Tape {
 
   Index n_rows_ = 0;
   float row_weight_ = 0;
-  std::shared_ptr<const std::vector<SequenceRows>> sequences_;
+  std::shared_ptr<const Sequences> sequences_;
   double balance_loss_ = 0;
   std::vector<std::int32_t> packed_row_;  // of each row
   std::shared_ptr<const Blocks> blocks_ = std::make_shared<Blocks>();

@@ -22,6 +22,12 @@ Index Arena::n_bytes() const {
   return n;
 }
 
+Index Arena::used_bytes() const {
+  Index n = used_;
+  for (std::size_t i = 0; i < block_ && i < blocks_.size(); ++i) n += blocks_[i].size;
+  return n;
+}
+
 Arena::Place Arena::place_of(const void* p) const {
   const auto* at = static_cast<const std::byte*>(p);
   const auto holds = [&](const Block& block) {

@@ -25,6 +25,8 @@ class Arena {
 
   void reset() { block_ = 0, used_ = 0; }
   Index n_bytes() const;
+  /// Of these, up to where the last allocation ends.
+  Index used_bytes() const;
 
   /// Memory that was handed out, by block and the bytes before it there: for those who keep
   /// something beside each value.

@@ -112,6 +112,11 @@ void point_at(const fs::path& folder, const std::string& name) {
 
 }  // namespace
 
+std::string_view CheckpointTokenizer::text(std::string_view name) const {
+  const auto file = std::ranges::find(files, name, &ExtraFile::name);
+  return file == files.end() ? std::string_view() : file->text;
+}
+
 RunFolder::RunFolder(fs::path folder) : folder_(std::move(folder)) {
   std::error_code error;
   fs::create_directories(folder_, error);

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "train/optimizer.h"
@@ -27,6 +28,9 @@ struct ExtraFile {
 struct CheckpointTokenizer {
   std::vector<ExtraFile> files = {};
   std::vector<Index> bos = {}, eos = {};
+
+  /// Of a file; empty where there is none.
+  std::string_view text(std::string_view name) const;
 };
 
 /// What is saved beside weights and moments.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <numeric>
 
 #include "base/error.h"
@@ -24,12 +23,12 @@ std::vector<Index> count_targets(std::span<const PackedRow> rows, Index n_depths
   return n;
 }
 
-void add_loads(std::vector<LayerLoad>& loads, const std::vector<ExpertLoad>& more) {
+void add_loads(std::vector<ExpertLoad>& loads, const std::vector<ExpertLoad>& more) {
   for (const ExpertLoad& load : more) {
     auto at = std::find_if(loads.begin(), loads.end(),
-                           [&](const LayerLoad& l) { return l.layer == load.layer; });
+                           [&](const ExpertLoad& l) { return l.layer == load.layer; });
     if (at == loads.end()) {
-      loads.push_back({load.layer, load.tokens});
+      loads.push_back(load);
       continue;
     }
     for (std::size_t e = 0; e < load.tokens.size(); ++e) at->tokens[e] += load.tokens[e];
@@ -38,7 +37,8 @@ void add_loads(std::vector<LayerLoad>& loads, const std::vector<ExpertLoad>& mor
 
 }  // namespace
 
-double LayerLoad::max_vio() const {
+double max_vio(const ExpertLoad& load) {
+  const std::vector<Index>& tokens = load.tokens;
   const Index sum = std::accumulate(tokens.begin(), tokens.end(), Index{0});
   if (sum == 0) return 0;
   const double mean = static_cast<double>(sum) / static_cast<double>(tokens.size());
@@ -48,7 +48,7 @@ double LayerLoad::max_vio() const {
 /// Rows laid end to end, each text a sequence of all its tokens but the last.
 struct StepRunner::MicroBatch {
   explicit MicroBatch(std::span<const PackedRow> rows) {
-    Index page = 0;
+    Index n_pages = 0;
     for (const PackedRow& row : rows) {
       packed_rows.push_back(static_cast<Index>(ids.size()));
       for (std::size_t d = 0; d < row.document_begin.size(); ++d) {
@@ -59,22 +59,24 @@ struct StepRunner::MicroBatch {
         sequences.push_back({.row_begin = static_cast<Index>(ids.size()),
                              .n_rows = static_cast<Index>(text.size()) - 1,
                              .first_pos = 0});
-        first_page.push_back(page);
-        page += ceil_div(sequences.back().n_rows, kPageTokens);
+        n_pages += pages_of(sequences.back());
         ids.insert(ids.end(), text.begin(), text.end() - 1);
         targets.insert(targets.end(), text.begin() + 1, text.end());
       }
     }
-    pages.resize(static_cast<std::size_t>(page));
+    pages.resize(static_cast<std::size_t>(n_pages));
     std::iota(pages.begin(), pages.end(), 0);
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      sequences[i].pages = pages.data() + first_page[i];
+    const std::int32_t* next = pages.data();
+    for (SequenceRows& s : sequences) {
+      s.pages = next;
+      next += pages_of(s);
     }
   }
+  static Index pages_of(const SequenceRows& s) { return ceil_div(s.n_rows, kPageTokens); }
 
   std::vector<std::int32_t> ids, targets, pages;
   std::vector<SequenceRows> sequences;
-  std::vector<Index> packed_rows, first_page;
+  std::vector<Index> packed_rows;
 };
 
 StepRunner::StepRunner(Device& device, Parameters& parameters, Optimizer& optimizer,
@@ -107,9 +109,9 @@ StepResult StepRunner::pass(std::span<const PackedRow> rows, Index micro_batch_s
     // Each layer reads what it wrote itself, so that all share the pages of one.
     CacheMemory cache{.spec = model.cache_spec(model.default_cache_dtype())};
     cache.page_stride = round_up(device_.cache_page_bytes(cache.spec), 64);
-    cache_.resize(static_cast<std::size_t>(cache.page_stride) * micro.pages.size() + 64);
-    const auto address = reinterpret_cast<std::uintptr_t>(cache_.data());
-    cache.base = cache_.data() + (64 - address % 64) % 64;
+    cache_.reset();
+    cache.base =
+        cache_.allocate<std::byte>(cache.page_stride * static_cast<Index>(micro.pages.size()));
     const auto losses = model.forward_train({.ids = micro.ids,
                                              .targets = micro.targets,
                                              .sequences = micro.sequences,
@@ -166,7 +168,7 @@ StepResult StepRunner::run(std::span<const PackedRow> rows, const StepSettings& 
 // b_e += γ sign(mean − c_e), over the counts of the whole step              arXiv:2408.15664 alg. 1
 void StepRunner::update_biases(const StepResult& result, float rate) {
   if (rate == 0) return;
-  for (const LayerLoad& load : result.loads) {
+  for (const ExpertLoad& load : result.loads) {
     float* const bias = parameters_.router_bias(load.layer);
     if (bias == nullptr) continue;
     const Index sum = std::accumulate(load.tokens.begin(), load.tokens.end(), Index{0});

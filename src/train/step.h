@@ -21,21 +21,16 @@ struct StepSettings {
   float bias_rate = 0;         // of the experts' selection biases; 0: they stay
 };
 
-/// How the tokens of a step fell to the experts of a layer.
-struct LayerLoad {
-  Index layer = 0;
-  std::vector<Index> tokens = {};  // [n_routed_experts]
-  /// (largest − mean) / mean                                          arXiv:2408.15664 eq. 4
-  double max_vio() const;
-};
+/// (largest − mean) / mean of the experts' tokens                      arXiv:2408.15664 eq. 4
+double max_vio(const ExpertLoad& load);
 
 struct StepResult {
   double loss = 0;  // mean −log p of the tokens that the main model predicted, nats
-  std::vector<double> mtp_loss = {};  // of each depth
-  double balance_loss = 0;            // weighted, of all layers
-  double grad_norm = 0;               // before clipping
-  Index n_tokens = 0;                 // that the main model predicted
-  std::vector<LayerLoad> loads = {};
+  std::vector<double> mtp_loss = {};   // of each depth
+  double balance_loss = 0;             // weighted, of all layers
+  double grad_norm = 0;                // before clipping
+  Index n_tokens = 0;                  // that the main model predicted
+  std::vector<ExpertLoad> loads = {};  // of the whole step
   Index kept_bytes = 0;  // activations kept for the backward pass, of the largest micro-batch
 };
 
@@ -64,7 +59,7 @@ class StepRunner {
   Optimizer& optimizer_;
   Tape tape_;
   Workspace workspace_;
-  std::vector<std::byte> cache_;
+  Arena cache_;
 };
 
 }  // namespace kogia

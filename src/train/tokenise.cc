@@ -8,7 +8,6 @@
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
 #include "base/thread_pool.h"
-#include "text/tokenizer.h"
 #include "train/text_files.h"
 
 namespace kogia {
@@ -21,21 +20,16 @@ constexpr int kVersion = 2;
 
 std::string text_of(const fs::path& path) { return std::string(MappedFile::open(path).text()); }
 
-/// tokenizer_config.json; empty where there is none.
-std::string text_beside(const fs::path& tokenizer) {
-  const fs::path beside = tokenizer.parent_path() / "tokenizer_config.json";
-  return fs::exists(beside) ? text_of(beside) : std::string();
-}
-
 /// All that the ids of a source depend on.
-Hash128 key_of(const RunConfig& config, const RunConfig::Source& source) {
+Hash128 key_of(const RunConfig& config, const CheckpointTokenizer& tokenizer,
+               const RunConfig::Source& source) {
   std::string words =
       fmt::format("tokens {}\n{}\n{}\n{}\n", kVersion, fs::absolute(source.path).string(),
                   source.field, config.data.holdout);
   words += fmt::format("{} {}\n", fs::file_size(source.path),
                        fs::last_write_time(source.path).time_since_epoch().count());
-  words += text_of(config.data.tokenizer);
-  words += text_beside(config.data.tokenizer);  // names the end of text
+  words += tokenizer.text("tokenizer.json");
+  words += tokenizer.text("tokenizer_config.json");  // names the end of text
   return hash_bytes_128(std::as_bytes(std::span(words)));
 }
 
@@ -44,8 +38,9 @@ struct Places {
   fs::path train, held_out;
 };
 
-Places places_of(const RunConfig& config, const RunConfig::Source& source) {
-  const Hash128 key = key_of(config, source);
+Places places_of(const RunConfig& config, const CheckpointTokenizer& tokenizer,
+                 const RunConfig::Source& source) {
+  const Hash128 key = key_of(config, tokenizer, source);
   return {.key = key,
           .train = config.data.cache / (key.hex() + ".tokens"),
           .held_out = config.data.cache / (key.hex() + ".held-out.tokens")};
@@ -57,22 +52,6 @@ std::optional<Corpus::Source> opened(const Places& places, double weight) {
                         .weight = weight};
   if (!source.train || !source.held_out) return {};
   return source;
-}
-
-std::unique_ptr<Tokenizer> load_tokenizer(const RunConfig& config) {
-  auto tokenizer =
-      Tokenizer::from_json(text_of(config.data.tokenizer), text_beside(config.data.tokenizer));
-  const std::string name = config.data.tokenizer.string();
-  if (!tokenizer->eos()) {
-    throw Error(ErrorCode::kUsage, fmt::format("{}: names no end of text", name),
-                "tokenizer_config.json beside it says which token it is: eos_token");
-  }
-  const Index vocabulary = config.model.config.value("vocab_size", Index{0});
-  if (tokenizer->n_tokens() > vocabulary) {
-    throw_error(ErrorCode::kUsage, "{}: has {} tokens, model.vocab_size is {}", name,
-                tokenizer->n_tokens(), vocabulary);
-  }
-  return tokenizer;
 }
 
 /// Documents gathered until they are worth the threads.
@@ -125,25 +104,51 @@ class Tokeniser {
 
 }  // namespace
 
-Index bytes_to_tokenise(const RunConfig& config) {
+RunTokenizer load_tokenizer(const RunConfig& config) {
+  const fs::path& json = config.data.tokenizer;
+  RunTokenizer run;
+  CheckpointTokenizer& parts = run.parts;
+  parts.files.push_back({"tokenizer.json", text_of(json)});
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja"}) {
+    const fs::path beside = json.parent_path() / name;
+    if (fs::exists(beside)) parts.files.push_back({name, text_of(beside)});
+  }
+  run.tokenizer =
+      Tokenizer::from_json(parts.text("tokenizer.json"), parts.text("tokenizer_config.json"));
+  if (!run.tokenizer->eos()) {
+    throw Error(ErrorCode::kUsage, fmt::format("{}: names no end of text", json.string()),
+                "tokenizer_config.json beside it says which token it is: eos_token");
+  }
+  const Index vocabulary = config.model.config.value("vocab_size", Index{0});
+  if (run.tokenizer->n_tokens() > vocabulary) {
+    throw_error(ErrorCode::kUsage, "{}: has {} tokens, model.vocab_size is {}", json.string(),
+                run.tokenizer->n_tokens(), vocabulary);
+  }
+  if (run.tokenizer->bos()) parts.bos = {*run.tokenizer->bos()};
+  parts.eos = {*run.tokenizer->eos()};
+  return run;
+}
+
+Index bytes_to_tokenise(const RunConfig& config, const RunTokenizer& tokenizer) {
   Index n = 0;
   for (const RunConfig::Source& source : config.data.sources) {
-    if (!opened(places_of(config, source), 1)) n += static_cast<Index>(fs::file_size(source.path));
+    const Places places = places_of(config, tokenizer.parts, source);
+    if (!opened(places, 1)) n += static_cast<Index>(fs::file_size(source.path));
   }
   return n;
 }
 
-std::unique_ptr<Corpus> open_corpus(const RunConfig& config, const TokeniseOptions& options) {
-  const auto tokenizer = load_tokenizer(config);
+std::unique_ptr<Corpus> open_corpus(const RunConfig& config, const RunTokenizer& tokenizer,
+                                    const TokeniseOptions& options) {
   fs::create_directories(config.data.cache);
   std::optional<ThreadPool> pool;
   std::vector<Corpus::Source> sources;
   for (const RunConfig::Source& source : config.data.sources) {
-    const Places places = places_of(config, source);
+    const Places places = places_of(config, tokenizer.parts, source);
     std::optional<Corpus::Source> made = opened(places, source.weight);
     if (!made) {
       if (!pool) pool.emplace(options.n_threads);
-      Tokeniser tokeniser(config, *tokenizer, places, *pool);
+      Tokeniser tokeniser(config, *tokenizer.tokenizer, places, *pool);
       TextFileOptions how;
       how.field = source.field;
       for_each_document(

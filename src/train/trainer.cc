@@ -44,12 +44,12 @@ nlohmann::ordered_json line_of(const StepReport& report) {
   line["tokens"] = r.n_tokens;
   line["seconds"] = report.seconds;
   if (!r.loads.empty()) {
-    nlohmann::ordered_json max_vio, tokens;
-    for (const LayerLoad& load : r.loads) {
-      max_vio.push_back(load.max_vio());
+    nlohmann::ordered_json vio, tokens;
+    for (const ExpertLoad& load : r.loads) {
+      vio.push_back(max_vio(load));
       tokens.push_back(load.tokens);
     }
-    line["max_vio"] = max_vio;
+    line["max_vio"] = vio;
     line["expert_tokens"] = tokens;
   }
   if (r.balance_loss != 0) line["balance_loss"] = r.balance_loss;
@@ -62,7 +62,6 @@ nlohmann::ordered_json line_of(const StepReport& report) {
 Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
                  const std::optional<RunFolder::Found>& checkpoint, CheckpointTokenizer tokenizer)
     : config_(config),
-      device_(device),
       rows_(rows),
       folder_(folder),
       tokenizer_(std::move(tokenizer)),
@@ -112,7 +111,6 @@ StepReport Trainer::one_step() {
   report.step = ++step_;
   report.lr = static_cast<double>(how.optimizer.lr);
   report.seconds = seconds_since(begin);
-  report.tokens_per_s = static_cast<double>(report.result.n_tokens) / report.seconds;
   return report;
 }
 

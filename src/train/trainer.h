@@ -22,7 +22,6 @@ struct StepReport {
   Index step = 0, n_steps = 0;  // done, of so many
   StepResult result = {};
   double lr = 0, seconds = 0;
-  double tokens_per_s = 0;
   std::optional<double> validation_loss = {};
 };
 
@@ -55,7 +54,6 @@ class Trainer {
   void save();
 
   const RunConfig& config_;
-  Device& device_;
   RowSource& rows_;
   RunFolder& folder_;
   CheckpointTokenizer tokenizer_;

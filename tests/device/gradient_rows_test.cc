@@ -338,13 +338,14 @@ TEST(BalanceLoss, EveryInstructionSetMatchesTheDefinition) {
     }
     const auto run = [&](Device& device) {
       std::vector<float> got = start, loss(sequences.size(), -1), alone = loss;
+      const std::vector<float> dloss(sequences.size(), 3);
       BalanceLossArgs args = {.logits = z.data(),
                               .n_experts = n_experts,
                               .top_k = top_k,
                               .score = score,
                               .sequences = sequences,
                               .alpha = 0.1F,
-                              .dloss = 3,
+                              .dloss = dloss.data(),
                               .loss = loss.data(),
                               .dlogits = got.data()};
       device.balance_loss(args);

@@ -210,9 +210,11 @@ TEST(BalanceLoss, GradientsAreThoseOfPyTorch) {
   double expected_loss = 0;
   for (const double layer : json.at("balance_loss")) expected_loss += layer;
   EXPECT_NEAR(with.runner.gradients(rows, {}).balance_loss, expected_loss, 1e-5);
+  std::size_t found = 0;
   for (std::size_t at = 0; at < with.parameters.all().size(); ++at) {
     const Parameter &a = with.parameters.all()[at], &b = without.parameters.all()[at];
     if (!json.at("balance_tensors").contains(a.name)) continue;
+    ++found;
     const auto& expected = json.at("balance_tensors").at(a.name);
     const auto indices = expected.at("indices").get<std::vector<Index>>();
     const auto values = expected.at("values").get<std::vector<double>>();
@@ -223,6 +225,7 @@ TEST(BalanceLoss, GradientsAreThoseOfPyTorch) {
       EXPECT_NEAR(difference, values[i], 1e-3 * norm + 1e-6) << a.name;
     }
   }
+  EXPECT_EQ(found, json.at("balance_tensors").size());
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -313,13 +316,13 @@ TEST(Step, MovesBiasesByTheSignOfTheLoadOfTheWholeBatch) {
   std::vector<std::vector<float>> old;
   const StepResult counts = t.runner.gradients(rows, settings);
   ASSERT_FALSE(counts.loads.empty());
-  for (const LayerLoad& load : counts.loads) {
+  for (const ExpertLoad& load : counts.loads) {
     const float* b = t.parameters.router_bias(load.layer);
     old.emplace_back(b, b + load.tokens.size());
   }
   t.runner.run(rows, settings, 1);
   for (std::size_t l = 0; l < counts.loads.size(); ++l) {
-    const LayerLoad& load = counts.loads[l];
+    const ExpertLoad& load = counts.loads[l];
     double mean = 0;
     for (const Index n : load.tokens) mean += static_cast<double>(n);
     mean /= static_cast<double>(load.tokens.size());

@@ -68,7 +68,7 @@ class Tokenise : public testing::Test {
     return config;
   }
   static std::unique_ptr<Corpus> open(const RunConfig& config) {
-    return open_corpus(config, {.n_threads = 2});
+    return open_corpus(config, load_tokenizer(config), {.n_threads = 2});
   }
   std::unique_ptr<Tokenizer> tokenizer() const {
     return Tokenizer::from_json(tokenizer_json_, read_file(dir_ / "tokenizer_config.json"));
@@ -158,10 +158,10 @@ TEST_F(Tokenise, IsDoneOnceAndAgainForSomethingElse) {
   const std::string path = write_source("a.jsonl", some_texts(0, 50));
   RunConfig config = config_of({path});
   const auto is_new = [&] {
-    const Index bytes = bytes_to_tokenise(config);
+    const Index bytes = bytes_to_tokenise(config, load_tokenizer(config));
     EXPECT_TRUE(bytes == 0 || bytes == static_cast<Index>(fs::file_size(path)));
     open(config);
-    EXPECT_EQ(bytes_to_tokenise(config), 0);
+    EXPECT_EQ(bytes_to_tokenise(config, load_tokenizer(config)), 0);
     return bytes != 0;
   };
   EXPECT_TRUE(is_new());

@@ -220,7 +220,9 @@ void CpuGradients::route_vjp(const RouteVjpArgs& a, ThreadPool& pool) {
 
 namespace {
 
-void balance_sequence(const BalanceLossArgs& a, const SequenceRows& seq, float* loss) {
+void balance_sequence(const BalanceLossArgs& a, std::size_t which) {
+  const SequenceRows& seq = a.sequences[which];
+  float* const loss = a.loss + which;
   const Index n = seq.n_rows * a.n_experts, first = seq.row_begin * a.n_experts;
   *loss = 0;
   if (n == 0) return;
@@ -238,7 +240,7 @@ void balance_sequence(const BalanceLossArgs& a, const SequenceRows& seq, float* 
   if (a.dlogits == nullptr) return;
   std::vector<double> dlogits(logits.size(), 0);
   reference::balance_loss_vjp(logits.data(), experts, a.n_experts, a.top_k, a.score, alpha,
-                              static_cast<double>(a.dloss), dlogits.data());
+                              static_cast<double>(a.dloss[which]), dlogits.data());
   for (Index i = 0; i < n; ++i) {
     a.dlogits[first + i] += static_cast<float>(dlogits[static_cast<std::size_t>(i)]);
   }
@@ -249,7 +251,7 @@ void balance_sequence(const BalanceLossArgs& a, const SequenceRows& seq, float* 
 void CpuGradients::balance_loss(const BalanceLossArgs& args, ThreadPool& pool) {
   KOGIA_CHECK(args.top_k > 0 && args.top_k <= args.n_experts);
   const auto run_sequence = [&](Index i, int) {
-    balance_sequence(args, args.sequences[static_cast<std::size_t>(i)], args.loss + i);
+    balance_sequence(args, static_cast<std::size_t>(i));
   };
   pool.run(static_cast<Index>(args.sequences.size()), std::ref(run_sequence));
 }
