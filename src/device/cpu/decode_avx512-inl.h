@@ -234,6 +234,40 @@ KOGIA_INLINE inline const __m512i* decode_pairs(const Tables<kCodes>& tables, Gr
   return buffer;
 }
 
+/// Pairs of the eight columns from 8k on, of codes that need no planes.
+template <Codes kCodes>
+KOGIA_INLINE inline void next_pairs(const Tables<kCodes>& tables, GroupAt at, Index k,
+                                    __m512i* pairs) {
+  if constexpr (kCodes == Codes::bf16) {
+    KOGIA_UNROLL
+    for (Index i = 0; i < 4; ++i) pairs[i] = _mm512_loadu_si512(at.low + (4 * k + i) * 64);
+  } else {
+    static_assert(kCodes == Codes::fp8);
+    tables.values(_mm512_loadu_si512(at.low + 2 * k * 64), pairs[0], pairs[2]);
+    tables.values(_mm512_loadu_si512(at.low + (2 * k + 1) * 64), pairs[1], pairs[3]);
+  }
+}
+
+/// Two columns of f32 of a pair of bf16.
+KOGIA_INLINE inline void split(__m512i pair, __m512i& even, __m512i& odd) {
+  even = _mm512_slli_epi32(pair, 16);
+  odd = _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xFFFF0000)));
+}
+
+/// Values of a group of codes that bf16 holds, without their scale, a vector for each column.
+template <Codes kCodes>
+KOGIA_INLINE inline const __m512i* decode_halves(const Tables<kCodes>& tables, GroupAt at,
+                                                 __m512i* values) {
+  constexpr int kPairs = group_columns(kCodes) / 2;
+  __m512i buffer[kPairs];
+  const __m512i* pairs = decode_pairs<kCodes>(tables, at, buffer);
+  KOGIA_UNROLL
+  for (Index i = 0; i < kPairs; ++i) {
+    split(_mm512_loadu_si512(pairs + i), values[2 * i], values[2 * i + 1]);
+  }
+  return values;
+}
+
 /// A pair of planes' codes as it is, without what stands above it.
 template <Codes kCodes>
 KOGIA_INLINE inline __m512i code_words(__m512i pair) {
@@ -337,10 +371,8 @@ const __m512i* decode_values(const PackedView& w, GroupAt at, __m512i* buffer) {
   });
   const bool scaled = w.scale != ScaleType::none;
   for (Index i = 0; i < w.group / 2; ++i) {
-    const __m512i pair = _mm512_loadu_si512(pairs + i);
-    const __m512i odd_mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
-    __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-    __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pair, odd_mask));
+    split(_mm512_loadu_si512(pairs + i), buffer[2 * i], buffer[2 * i + 1]);
+    __m512 even = _mm512_castsi512_ps(buffer[2 * i]), odd = _mm512_castsi512_ps(buffer[2 * i + 1]);
     if (scaled) even = _mm512_mul_ps(even, by.scale), odd = _mm512_mul_ps(odd, by.scale);
     if (w.has_min) even = _mm512_add_ps(even, by.min), odd = _mm512_add_ps(odd, by.min);
     buffer[2 * i] = _mm512_castps_si512(even);

@@ -30,7 +30,7 @@ template <Products kProducts, Codes kCodesOf, ScaleType kScaleOf, bool kMinOf>
 struct Kind {
   static constexpr Products kBy = kProducts;
   static constexpr bool kWhole = kBy == Products::int8 || kBy == Products::int16;
-  static constexpr Codes kCodes = kCodesOf;  // of f32 products any, values come with their scales
+  static constexpr Codes kCodes = kCodesOf;  // f32: of f32 products any, values with their scales
   static constexpr ScaleType kScale = kScaleOf;
   static constexpr bool kScaled = kScale != ScaleType::none, kMin = kMinOf;
   static constexpr Index kOfStep = kBy == Products::f32 ? 1 : kBy == Products::int8 ? 4 : 2;
@@ -40,8 +40,10 @@ struct Kind {
 template <class K>
 KOGIA_INLINE inline const __m512i* decode(const PackedView& w, const Tables<K::kCodes>& tables,
                                           GroupAt at, __m512i* buffer) {
-  if constexpr (K::kBy == Products::f32) {
+  if constexpr (K::kBy == Products::f32 && K::kCodes == Codes::f32) {
     return decode_values(w, at, buffer);
+  } else if constexpr (K::kBy == Products::f32) {
+    return decode_halves<K::kCodes>(tables, at, buffer);
   } else if constexpr (K::kBy == Products::bf16) {
     return decode_pairs<K::kCodes>(tables, at, buffer);
   } else if constexpr (K::kBy == Products::int16) {
@@ -124,7 +126,7 @@ KOGIA_INLINE inline void micro(const Group& group, const float* x, Index x_strid
     const __m512i from = zero_sum<K>(*group.w, sums + r * sums_stride);
     for (int p = 0; p < kPanels; ++p) sum[r][p] = from;
   }
-  const Index steps = K::kBy == Products::f32 ? group.steps : group_columns(K::kCodes) / K::kOfStep;
+  const Index steps = K::kCodes == Codes::f32 ? group.steps : group_columns(K::kCodes) / K::kOfStep;
   for (Index s = 0; s < steps; ++s) {
     __m512i w[kPanels];
     for (int p = 0; p < kPanels; ++p) w[p] = _mm512_loadu_si512(group.weights[p] + s);
@@ -252,6 +254,22 @@ KOGIA_INLINE inline void add_rows(const PackedView& w, const Tables<K::kCodes>& 
       add_pair.template operator()<2>(k);
       add_pair.template operator()<3>(k);
     }
+  } else if constexpr (K::kBy == Products::f32) {
+    KOGIA_UNROLL
+    for (int k = 0; k < kSteps / 8; ++k) {
+      __m512i pairs[kGroups][4], even, odd;
+      KOGIA_UNROLL
+      for (int i = 0; i < kGroups; ++i) next_pairs<K::kCodes>(tables, at[i], k, pairs[i]);
+      KOGIA_UNROLL
+      for (int p = 0; p < 4; ++p) {
+        KOGIA_UNROLL
+        for (int i = 0; i < kGroups; ++i) {
+          split(pairs[i][p], even, odd);
+          add(i, 8 * k + 2 * p, even);
+          add(i, 8 * k + 2 * p + 1, odd);
+        }
+      }
+    }
   } else {
     KOGIA_UNROLL
     for (int i = 0; i < kGroups; ++i) {
@@ -344,7 +362,7 @@ void run_panels(const LinearTile& t, Index panel) {
 
 template <class K>
 void run_tile(const LinearTile& t) {
-  if constexpr (K::kBy != Products::f32) {
+  if constexpr (K::kCodes != Codes::f32) {
     const auto rows = [&]<int kRows>() {
       Stream stream(t);
       for (Index panel = t.panel_begin; panel < t.panel_end; ++panel) {
@@ -390,6 +408,12 @@ void tile(const LinearTile& t) {
     for_layout(w, [&t]<Codes kCodes, ScaleType kScale, bool kMin>() {
       if constexpr (kCodes <= Codes::q8) run_tile<Kind<Products::int8, kCodes, kScale, kMin>>(t);
     });
+  } else if (w.codes == Codes::bf16) {
+    run_tile<Kind<Products::f32, Codes::bf16, ScaleType::none, false>>(t);
+  } else if (w.codes == Codes::fp8 && w.scale == ScaleType::none) {
+    run_tile<Kind<Products::f32, Codes::fp8, ScaleType::none, false>>(t);
+  } else if (w.codes == Codes::fp8) {
+    run_tile<Kind<Products::f32, Codes::fp8, ScaleType::f32, false>>(t);
   } else {
     run_tile<Kind<Products::f32, Codes::f32, ScaleType::none, false>>(t);
   }

@@ -403,10 +403,11 @@ Compute default_with_bf16(DType weights) {
   return is_block(weights) ? Compute::bf16 : reference::default_compute(weights);
 }
 
-// Where bf16 dot products are slow: in 16-bit whole numbers, but for codes that are looked up.
+// Where bf16 dot products are slow: blocks in 16-bit whole numbers, but for codes that are looked
+// up; all else in f32.
 Compute default_with_int16(DType weights) {
-  const bool whole = is_block(weights) && nibble_values(weights) == nullptr;
-  return whole ? Compute::int16 : default_with_bf16(weights);
+  if (!is_block(weights)) return Compute::f32;
+  return nibble_values(weights) == nullptr ? Compute::int16 : Compute::bf16;
 }
 
 constexpr MatrixOps kAvx2 = packed_ops<avx2::kLinearKernels>(reference::default_compute);
