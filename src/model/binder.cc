@@ -195,9 +195,11 @@ void Binder::embedding(const TensorName& name, Index rows, Index cols,
   out = device_.borrow(source(entry, rows, cols), {});
 }
 
-bool Binder::all_f32() const {
-  return std::all_of(jobs_.begin(), jobs_.end(),
-                     [](const PackJob& job) { return job.options.compute == Compute::f32; });
+bool Binder::asks_for_f32() const {
+  return options_.compute == Compute::f32 ||
+         std::all_of(jobs_.begin(), jobs_.end(), [](const PackJob& job) {
+           return job.source.dtype == DType::f32 || job.source.dtype == DType::f16;
+         });
 }
 
 void Binder::ignore(const std::string& name_or_prefix) { ignored_.push_back(name_or_prefix); }

@@ -68,8 +68,9 @@ class Binder {
   const std::map<std::string, Index>& formats() const { return formats_; }
   /// Memory of the packed matrices; after pack().
   Index n_packed_bytes() const { return n_packed_bytes_; }
-  /// Every product is computed in f32.
-  bool all_f32() const;
+  /// f32 throughout is what somebody wants, or what weights of f32 and f16 want. (That the device
+  /// multiplies bf16 in f32 is no sign of it.)
+  bool asks_for_f32() const;
 
  private:
   std::string file_name(const TensorName& name, const char* suffix) const;

@@ -44,7 +44,7 @@ struct Model::Parts {
   std::unique_ptr<Rope> rope;
   std::map<std::string, Index> formats;
   Index n_weight_bytes = 0;
-  bool all_f32 = false;
+  bool asks_for_f32 = false;
 
   void bind(Binder& binder, const LoadOptions& options);
   void bind_mtp(Binder& binder, const LoadOptions& options);
@@ -136,7 +136,7 @@ std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& d
   }
   parts->formats = binder.formats();
   parts->n_weight_bytes = binder.n_packed_bytes();
-  parts->all_f32 = binder.all_f32();
+  parts->asks_for_f32 = binder.asks_for_f32();
   return std::unique_ptr<const Model>(new Model(std::move(parts)));
 }
 
@@ -146,7 +146,7 @@ bool Model::has_mtp() const { return !parts_->mtp.empty(); }
 Index Model::n_cache_layers() const {
   return static_cast<Index>(parts_->blocks.size() + parts_->mtp.size());
 }
-DType Model::default_cache_dtype() const { return parts_->all_f32 ? DType::f32 : DType::bf16; }
+DType Model::default_cache_dtype() const { return parts_->asks_for_f32 ? DType::f32 : DType::bf16; }
 
 CacheSpec Model::cache_spec(DType cache_dtype) const {
   const ModelConfig& c = parts_->config;

@@ -37,6 +37,23 @@ GenerateOptions options(double temperature, Index max_tokens, std::uint64_t seed
           .ignore_eos = true};
 }
 
+// A machine that multiplies bf16 weights in f32 has no reason for a cache of twice the size.
+TEST(Engine, CacheIsF32OnlyWhereTheWeightsAreOrSomebodyAsks) {
+  const auto cache_of = [](const char* name, std::optional<Compute> compute, bool slow_bf16) {
+    EngineOptions options{.cpu = {.n_threads = 1, .isa = {}, .slow_bf16 = slow_bf16},
+                          .compute = compute,
+                          .cache_dtype = {},
+                          .ctx = 64,
+                          .show_progress = false};
+    return Engine::open(golden_folder(name), options)->model().default_cache_dtype();
+  };
+  for (const bool slow_bf16 : {false, true}) {
+    EXPECT_EQ(cache_of("v3_fp8", {}, slow_bf16), DType::bf16);
+    EXPECT_EQ(cache_of("v3_fp8", Compute::f32, slow_bf16), DType::f32);
+    EXPECT_EQ(cache_of("train_v3", {}, slow_bf16), DType::f32);
+  }
+}
+
 class Engines : public testing::TestWithParam<const char*> {};
 
 // N09: ids and log-probabilities, bit for bit: cold, warm, after another prompt, cut into other
