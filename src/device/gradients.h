@@ -94,18 +94,15 @@ struct AttentionVjpArgs {
 };
 
 /// Of y[t,:] += Σ_k weights[t,k] expert_rows[row_of[t,k],:]:
-///   dexpert_rows[row_of[t,k],:] += weights[t,k] dy[t,:],
-///   dweights[t,k] += dy[t,:] · expert_rows[row_of[t,k],:]
+///   dexpert_rows[row_of[t,k],:] += weights[t,k] dy[t,:]
 struct CombineVjpArgs {
-  const float* expert_rows = nullptr;
-  Index expert_stride = 0;
   std::span<const std::int32_t> row_of;  // [rows * top_k], no row twice
   const float* weights = nullptr;        // [rows, top_k]
   Index rows = 0, top_k = 0, n = 0;
   const float* dy = nullptr;
   Index dy_stride = 0;
-  float* dexpert_rows = nullptr;  // expert_stride apart
-  float* dweights = nullptr;      // [rows, top_k]
+  float* dexpert_rows = nullptr;
+  Index expert_stride = 0;
 };
 
 /// Of the weights that route() gave the chosen experts: dlogits += ∂L/∂logits. The choice has no

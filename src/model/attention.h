@@ -45,6 +45,8 @@ class MlaAttention {
  private:
   Mat queries(const Step& step, ConstMat u,
               Mat& kv) const;  // [T, H · 192], rotated; fills kv [T, 576]
+  void remember_queries(const Step& step, ConstMat q_a, Mat q) const;
+  void remember_up_projections(Tape& tape, ConstMat latent, Mat k, Mat v) const;
   Mat absorbed(const Step& step, Mat q, Mat kv, CacheView cache,
                std::span<const SequenceRows> sequences) const;
   void expanded(const Step& step, Mat q, Mat kv, CacheView cache,

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "model/attention.h"
 #include "model/names.h"
+#include "model/tape.h"
 
 namespace kogia {
 
@@ -61,9 +62,10 @@ void MlaAttention::bind(Binder& binder, const ModelConfig& c, Index layer, MlaFo
 Mat MlaAttention::queries(const Step& step, ConstMat u, Mat& kv) const {
   Ops& ops = step.ops;
   const ModelConfig& c = *config_;
-  Mat q;
+  Mat q, q_a;
   if (c.q_lora_rank > 0) {
-    const auto [q_a, kv_a] = ops.linears<2>(u, {&q_a_proj_, &kv_a_proj_});
+    const auto [bottleneck, kv_a] = ops.linears<2>(u, {&q_a_proj_, &kv_a_proj_});
+    q_a = bottleneck;
     ops.rms_norm_in_place(q_a, q_a_norm_);
     q = ops.linear(q_a, q_b_proj_);
     kv = kv_a;
@@ -76,7 +78,25 @@ Mat MlaAttention::queries(const Step& step, ConstMat u, Mat& kv) const {
   ops.rotate(heads_of(q, c.num_attention_heads).shifted(c.qk_nope_head_dim), step.rope,
              step.tables);
   ops.rotate({kv.data + c.kv_lora_rank, kv.rows, 1, kv.stride, 0}, step.rope, step.tables);
+  if (ops.tape != nullptr && ops.tape->remakes_queries() && c.q_lora_rank > 0) {
+    remember_queries(step, q_a, q);
+  }
   return q;
+}
+
+void MlaAttention::remember_queries(const Step& step, ConstMat q_a, Mat q) const {
+  Tape& tape = *step.ops.tape;
+  const auto make = [this, &tape, kept = tape.keep_operand(q_a), &rope = step.rope,
+                     tables = step.tables](Mat out) {
+    const ConstMat x = tape.restore(kept);
+    const Arena::Scope scope(tape.scratch());
+    Ops again(tape.device(), tape.scratch());
+    const Product product{.x = x, .l = &q_b_proj_, .y = out};
+    again.run({&product, 1});
+    again.rotate(heads_of(out, config_->num_attention_heads).shifted(config_->qk_nope_head_dim),
+                 rope, tables);
+  };
+  tape.remember(q, make);
 }
 
 void MlaAttention::forward(const Step& step, ConstMat u, CacheView cache, Mat x) const {
@@ -182,7 +202,49 @@ WholeCache whole_cache(Ops& ops, const CacheSpec& spec, std::span<const Sequence
   return whole;
 }
 
+/// A product of the latents for each head, side by side in y, of which each has `width` columns.
+void add_up_projections(const std::vector<Linear>& heads, ConstMat latent, Mat y, Index width,
+                        std::vector<Product>& products) {
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    const Mat of_head = y.columns(static_cast<Index>(h) * width, heads[h].w->rows());
+    products.push_back({.x = latent, .l = &heads[h], .y = of_head});
+  }
+}
+
+/// The one k_pe serves every head.
+void spread_k_pe(Ops& ops, ConstMat k_pe, Mat k, Index heads) {
+  const Index width = k.cols / heads;
+  for (Index h = 0; h < heads; ++h) {
+    ops.copy(k_pe, k.columns((h + 1) * width - k_pe.cols, k_pe.cols));
+  }
+}
+
 }  // namespace
+
+// The latents take less memory than the keys and values that are made of them.
+void MlaAttention::remember_up_projections(Tape& tape, ConstMat latent, Mat k, Mat v) const {
+  const Index heads = config_->num_attention_heads, rank = config_->kv_lora_rank;
+  const auto kept = tape.keep_operand(latent.columns(0, rank));
+  const auto kept_pe = tape.keep(latent.columns(rank, config_->qk_rope_head_dim));
+  const auto project = [&tape, kept, heads](const std::vector<Linear>& up, Mat out) {
+    std::vector<Product> products;
+    add_up_projections(up, tape.restore(kept), out, out.cols / heads, products);
+    const Arena::Scope scope(tape.scratch());
+    Ops(tape.device(), tape.scratch()).run(products);
+  };
+  tape.remember(k, [this, &tape, project, kept_pe, heads](Mat out) {
+    project(up_k_, out);
+    const ConstMat k_pe = tape.restore(kept_pe);
+    const Arena::Scope scope(tape.scratch());
+    Ops again(tape.device(), tape.scratch());
+    spread_k_pe(again, k_pe, out, heads);
+    tape.round_as_kept(out);
+  });
+  tape.remember(v, [this, &tape, project](Mat out) {
+    project(up_v_, out);
+    tape.round_as_kept(out);
+  });
+}
 
 // Keys and values of every head are made from the cached latents of the whole sequence (so that
 // bits do not depend on the chunking), then attention is the plain multi-head one, 192 wide against
@@ -204,16 +266,12 @@ void MlaAttention::expanded(const Step& step, Mat q, Mat kv, CacheView cache,
   const Mat k = ops.arena.matrix(total, heads * (nope + rope)),
             v = ops.arena.matrix(total, heads * v_dim);
   std::vector<Product> products;
-  for (Index h = 0; h < heads; ++h) {
-    const auto at = static_cast<std::size_t>(h);
-    products.push_back(
-        {.x = latent.columns(0, rank), .l = &up_k_[at], .y = k.columns(h * (nope + rope), nope)});
-    products.push_back(
-        {.x = latent.columns(0, rank), .l = &up_v_[at], .y = v.columns(h * v_dim, v_dim)});
-  }
+  add_up_projections(up_k_, latent.columns(0, rank), k, nope + rope, products);
+  add_up_projections(up_v_, latent.columns(0, rank), v, v_dim, products);
   ops.run(products);
-  for (Index h = 0; h < heads; ++h) {  // the one k_pe serves every head
-    ops.copy(latent.columns(rank, rope), k.columns(h * (nope + rope) + nope, rope));
+  spread_k_pe(ops, latent.columns(rank, rope), k, heads);
+  if (ops.tape != nullptr && ops.tape->remakes_up_projection()) {
+    remember_up_projections(*ops.tape, latent, k, v);
   }
 
   SequenceRows* const queries =

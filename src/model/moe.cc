@@ -121,6 +121,7 @@ Mat Moe::run_experts(Ops& ops, ConstMat u, const Dispatch& dispatch) const {
   }
   ops.run(in);
   ops.silu_mul(gate, up);
+  ops.weigh(gate, dispatch.row_of, dispatch.weights);
   ops.run(out);
   return y;
 }

@@ -148,6 +148,10 @@ void Ops::route(const RouteArgs& args, Index layer, std::span<std::int32_t> firs
   if (tape != nullptr) tape->route(args, layer, first);
 }
 
+void Ops::weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* weights) {
+  if (tape != nullptr) tape->weigh(h, row_of, weights);
+}
+
 void Ops::combine(const CombineArgs& args) {
   device.combine(args);
   if (tape != nullptr) tape->combine(args);

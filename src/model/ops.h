@@ -142,6 +142,8 @@ class Ops {
 
   /// `first`: where the rows of each expert will begin, sorted by expert; filled in.
   void route(const RouteArgs& args, Index layer, std::span<std::int32_t> first);
+  /// The rows of h will be multiplied by matrices and combined with these weights.
+  void weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* weights);
   void combine(const CombineArgs& args);
 
   Device& device;

@@ -96,7 +96,10 @@ float* Tape::grad(const float* p) {
 }
 
 void Tape::backward() {
-  for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) (*node)();
+  for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
+    (*node)();
+    forget_made();
+  }
   nodes_.clear();
 }
 
@@ -187,25 +190,31 @@ Mat Tape::rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks) {
 void Tape::products(std::span<const Product> products) {
   std::vector<Recorded> recorded;
   std::vector<Part> inputs;
+  const Product* before = nullptr;  // gate and up of an expert have their rows together
   for (const Product& p : products) {
     KOGIA_CHECK(p.l->trained != nullptr);
     KOGIA_CHECK(p.residual == nullptr || p.residual == p.y.data);
     const bool fp8 = p.l->w->compute() == Compute::fp8;
-    inputs.push_back(fp8 ? keep_fp8(p.x) : keep(p.x));
+    const bool same_rows = before != nullptr && before->x.data == p.x.data &&
+                           before->x.rows == p.x.rows && before->tokens.data() == p.tokens.data();
+    inputs.push_back(fp8 ? keep_operand(p.x) : keep(p.x));
     recorded.push_back({.l = p.l,
                         .fp8 = fp8,
                         .dx = grad(p.x),
                         .dy = grad(p.y),
                         .clears = p.residual == nullptr,
-                        .blocks = p.tokens.empty()
+                        .blocks = same_rows ? recorded.back().blocks
+                                  : p.tokens.empty()
                                       ? blocks_
                                       : std::make_shared<const Blocks>(blocks_of(p.tokens))});
+    before = &p;
   }
   for (const Product& p : products) overwritten(p.y);
   record([this, recorded = std::move(recorded), inputs = std::move(inputs)] {
     const Arena::Scope scope(scratch_);
     std::vector<LinearWgradArgs> weights;
     std::vector<Recorded> rounded = recorded;
+    ConstMat of{}, rounded_x{};  // the x before, and what became of it
     for (std::size_t i = 0; i < recorded.size(); ++i) {
       const ConstMat x = restore(inputs[i]);
       if (!recorded[i].fp8) {
@@ -213,9 +222,12 @@ void Tape::products(std::span<const Product> products) {
         continue;
       }
       // For the sum over tokens, tiles run along the tokens; for the other, along the outputs.
+      if (x.data != of.data || x.rows != of.rows || recorded[i].blocks != recorded[i - 1].blocks) {
+        of = x, rounded_x = rounded_fp8(x, *recorded[i].blocks);
+      }
       Recorded by_token = recorded[i];
       by_token.dy = rounded_fp8(recorded[i].dy, *recorded[i].blocks);
-      weights.push_back(to_weights(by_token, rounded_fp8(x, *recorded[i].blocks)));
+      weights.push_back(to_weights(by_token, rounded_x));
       rounded[i].dy = rounded_fp8(recorded[i].dy, {});
     }
     device_.linear_wgrad(weights);
@@ -234,7 +246,7 @@ void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
   const auto make = [this, input, &norm](Mat out) {
     device_.rms_norm(rms_norm_args(restore(input), norm, out));
   };
-  if (options_.recompute_norms) remember(y, make);
+  if (remakes_norms()) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
   record([this, input, &norm, dx, dy, in_place, blocks] {
     const ConstMat in = restore(input);
@@ -265,15 +277,13 @@ void Tape::rotate(const RopeArgs& args) {
 }
 
 void Tape::silu_mul(Mat gate, ConstMat up) {
-  const Part kept_gate = options_.fp8 ? keep_fp8(gate) : keep(gate);
-  const Part kept_up = options_.fp8 ? keep_fp8(up) : keep(up);
+  const Part kept_gate = keep_operand(gate), kept_up = keep_operand(up);
   overwritten(gate);
   const auto make = [this, kept_gate, kept_up](Mat out) {
     const ConstMat g = restore(kept_gate), u = restore(kept_up);
     device_.silu_mul(silu_mul_args(g, u, out));
   };
-  if (options_.recompute_swiglu && !options_.fp8)
-    remember(gate, make);  // of rounded operands it would be another one
+  if (options_.recompute_swiglu || options_.keeping != Keeping::kF32) remember(gate, make);
   const Mat dgate = grad(gate), dup = grad(up);
   record([this, kept_gate, kept_up, dgate, dup] {
     const Arena::Scope scope(scratch_);
@@ -318,7 +328,7 @@ void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
   const auto make = [this, input, kept](Mat out) {
     device_.gather_rows(gather_rows_args(restore(input), kept, out));
   };
-  if (options_.recompute_norms) remember(y, make);
+  if (remakes_norms()) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
   const Index top_k = static_cast<Index>(row_of.size()) / std::max<Index>(1, x.rows);
   record([this, kept_row_of, top_k, dx, dy] {
@@ -396,7 +406,7 @@ void Tape::route(const RouteArgs& args, Index layer, std::span<const std::int32_
   expert_loads_.push_back(std::move(load));
 
   const ConstMat logits{args.logits, args.rows, args.n_experts};
-  const Part kept_logits = keep(logits);
+  const Part kept_logits = keep_exact(logits);
   const auto experts = keep_ids({args.experts, static_cast<std::size_t>(n)});
   const Mat weights{args.weights, 1, n};
   overwritten(weights);
@@ -452,20 +462,51 @@ void Tape::balance(const RouteArgs& args, Part logits, Mat dlogits) {
   add(options_.batch_loss, std::make_shared<const Sequences>(1, all));
 }
 
+namespace {
+
+/// In a fixed order, whatever the machine.
+float dot(const float* x, const float* y, Index n) {
+  constexpr Index kLanes = 16;
+  float sums[kLanes] = {};
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (Index l = 0; l < kLanes; ++l) sums[l] += x[i + l] * y[i + l];
+  }
+  for (; i < n; ++i) sums[i % kLanes] += x[i] * y[i];
+  return std::accumulate(sums, sums + kLanes, 0.0F);
+}
+
+}  // namespace
+
+// y = Σ w W h, so that ∂L/∂h = w Wᵀ ∂L/∂y and ∂L/∂w = ∂L/∂y · W h = ∂L/∂h · h / w: what the product
+// gave need not be kept. Where w is nothing, the scores before it have no gradient either.
+void Tape::weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* weights) {
+  const auto n = static_cast<Index>(row_of.size());
+  const ConstMat w{weights, 1, n};
+  const Part kept_h = keep_operand(h), kept_weights = keep_exact(w);
+  const auto rows = keep_ids(row_of);
+  const Mat dh = grad(h), dw = grad(w);
+  record([this, kept_h, kept_weights, rows, dh, dw] {
+    const ConstMat kept = restore(kept_h);
+    const float* const by = restore(kept_weights).data;
+    for_each_row(device_, dw.cols, dh.cols, [&](Index slot) {
+      const Index row = rows[static_cast<std::size_t>(slot)];
+      if (by[slot] == 0) return;
+      dw.data[slot] += dot(dh.row(row), kept.row(row), dh.cols) / by[slot];
+    });
+  });
+}
+
 void Tape::combine(const CombineArgs& args) {
   const Index n = static_cast<Index>(args.row_of.size());
   const ConstMat rows{args.expert_rows, n, args.n, args.expert_stride};
-  const ConstMat weights{args.weights, 1, n};
-  const Part kept_rows = keep(rows), kept_weights = keep(weights);
+  const Part kept_weights = keep_exact({args.weights, 1, n});
   const Mat y{args.y, args.rows, args.n, args.y_stride};
   overwritten(y);
   const auto row_of = keep_ids(args.row_of);
-  const Mat drows = grad(rows), dweights = grad(weights), dy = grad(y);
-  KOGIA_CHECK(rows.stride == rows.cols);
-  record([this, kept_rows, kept_weights, row_of, drows, dweights, dy, top_k = args.top_k] {
-    device_.combine_vjp({.expert_rows = restore(kept_rows).data,
-                         .expert_stride = drows.stride,
-                         .row_of = row_of,
+  const Mat drows = grad(rows), dy = grad(y);
+  record([this, kept_weights, row_of, drows, dy, top_k = args.top_k] {
+    device_.combine_vjp({.row_of = row_of,
                          .weights = restore(kept_weights).data,
                          .rows = dy.rows,
                          .top_k = top_k,
@@ -473,7 +514,7 @@ void Tape::combine(const CombineArgs& args) {
                          .dy = dy.data,
                          .dy_stride = dy.stride,
                          .dexpert_rows = drows.data,
-                         .dweights = dweights.data});
+                         .expert_stride = drows.stride});
   });  // dy stays: y was added to
 }
 

@@ -9,12 +9,14 @@
 //
 // What an operation needs of its operands is kept when it runs, for the arena's memory will be used
 // again: once, if several need it, or not at all if it can be made again from what is kept
-// (normed rows, SwiGLU, gathered rows): with the same bits, for the same operation makes it.
+// (normed rows, SwiGLU, gathered rows, keys and values of latent attention), for the same operation
+// makes it.
 //
 // Sums over tokens: see TokenBlock. The tape knows which rows of the batch are one packed row.
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <list>
 #include <memory>
 #include <span>
@@ -26,14 +28,25 @@
 
 namespace kogia {
 
+/// How operands wait for the backward pass.
+enum class Keeping {
+  kF32,
+  /// As bf16 holds them.
+  kBf16,
+  /// Those of FP8's products and of SwiGLU as E4M3 holds them, all others in bf16
+  /// (arXiv:2412.19437 §3.3.3).
+  kFp8,
+};
+
 struct TapeOptions {
-  /// Normed rows (and those of them that are gathered for experts), and SwiGLU, are made again in
-  /// the backward pass instead of kept.
+  Keeping keeping = Keeping::kF32;
+  /// What is made again instead of kept: normed rows (and those of them that are gathered for
+  /// experts); SwiGLU; keys and values of expanded latent attention, of f32 and FP8 the queries
+  /// too. Where rounded operands wait, the first two are always made of these, and of FP8 all are
+  /// (arXiv:2412.19437 §3.2.3), so that a choice changes no bit.
   bool recompute_norms = true;
   bool recompute_swiglu = true;
-  /// Operands of SwiGLU are kept as E4M3 holds them, as those of FP8's products are by themselves
-  /// (arXiv:2412.19437 §3.3.3).
-  bool fp8 = false;
+  bool recompute_up_projection = true;
   /// Weight of the balance loss of each text (arXiv:2412.19437 §2.1.2): the complement of selection
   /// biases.
   float sequence_loss = 0;
@@ -87,29 +100,60 @@ class Tape {
   void copy(ConstMat x, Mat y);
   void attention(const Attended& a, Mat out);
   void route(const RouteArgs& args, Index layer, std::span<const std::int32_t> first);
+  /// The weights that combine() will give the rows: h [n, ·] is what the last product before it
+  /// reads, row_of and weights are combine()'s.
+  void weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* weights);
   void combine(const CombineArgs& args);
+
+  // For what several operations make together. ----------------------------------------------------
+
+  /// Part of a kept matrix.
+  struct Part {
+    std::size_t id = 0;
+    Index offset = 0, rows = 0, cols = 0;  // offset in values, from its begin
+  };
+  /// The values of m as they are now, for the backward pass.
+  Part keep(ConstMat m);
+  /// The same of what a product or SwiGLU reads.
+  Part keep_operand(ConstMat m);
+  /// In a node of the backward pass, and until it ends.
+  ConstMat restore(const Part& part);
+  /// m will not be kept by who needs it, but made again.
+  void remember(ConstMat m, std::function<void(Mat)> make);
+  /// What was made exactly, as keep() would have it (and as a bf16 cache has it).
+  void round_as_kept(Mat m);
+  bool remakes_norms() const {
+    return options_.recompute_norms || options_.keeping != Keeping::kF32;
+  }
+  bool remakes_up_projection() const {
+    return options_.recompute_up_projection || options_.keeping == Keeping::kFp8;
+  }
+  bool remakes_queries() const {
+    return remakes_up_projection() && options_.keeping != Keeping::kBf16;
+  }
+  Device& device() { return device_; }
+  /// For those who make something again: they open an Arena::Scope around.
+  Arena& scratch() { return scratch_; }
 
   /// The gradient of the values that m shows. Zeros where nothing has been added.
   Mat grad(ConstMat m) { return {grad(m.data), m.rows, m.cols, m.stride}; }
   std::span<const TokenBlock> blocks() const { return *blocks_; }
 
  private:
-  struct Kept;
-  /// Part of a kept matrix.
-  struct Part {
-    std::size_t id = 0;
-    Index offset = 0, rows = 0, cols = 0;  // offset in floats, from its begin
-  };
   using Blocks = std::vector<TokenBlock>;
   using Sequences = std::vector<SequenceRows>;
 
   float* grad(const float* p);
-  Part keep(ConstMat m);
-  /// As E4M3 holds it, in a quarter of the memory.
+  /// Every bit of it.
+  Part keep_exact(ConstMat m);
+  Part keep_bf16(ConstMat m);
   Part keep_fp8(ConstMat m);
-  void remember(ConstMat m, std::function<void(Mat)> make);
+  /// Where m is kept already, in one of these ways.
+  enum class How { kExact, kBf16, kFp8, kMade };
+  const Part* known(ConstMat m, std::initializer_list<How> ways);
+  Part add_kept(ConstMat m, How how, ConstMat copy, std::function<void(Mat)> make);
   void overwritten(ConstMat m);
-  ConstMat restore(const Part& part);
+  void forget_made();
   /// In scratch memory, as E4M3 holds it.
   Mat rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks);
   Blocks blocks_of(std::span<const std::int32_t> tokens) const;
@@ -127,10 +171,10 @@ class Tape {
 
   /// A matrix that was kept, or how to make it.
   struct Kept {
-    ConstMat copy;  // null data: made by `make`
+    How how = How::kExact;
+    ConstMat copy;  // of kExact; all else is made by `make`
     std::function<void(Mat)> make;
     Index rows = 0, cols = 0;
-    bool fp8 = false;
   };
   std::vector<Kept> keeps_;
   /// What of the arena still holds a kept matrix.
@@ -139,12 +183,14 @@ class Tape {
     std::size_t id;
   };
   std::vector<Known> known_;
-  /// Matrices made again lately.
+  Part found_;
+  /// Matrices made again lately, the last first, and memory for more.
   struct Made {
     std::size_t id;
     std::vector<float> values;
   };
   std::list<Made> made_;
+  std::vector<std::vector<float>> spare_;
 
   Index n_rows_ = 0;
   float row_weight_ = 0;

@@ -7,11 +7,13 @@
 #include "base/error.h"
 #include "model/tape.h"
 #include "model/tape_rows.h"
+#include "tensor/convert.h"
+#include "tensor/quantize.h"
 
 namespace kogia {
 namespace {
 
-// Matrices made again that are held for the next operation that wants them.
+// Matrices made again that are held for the operations that come next.
 constexpr std::size_t kMadeAgain = 4;
 
 /// Floats from the first value that m shows to behind the last.
@@ -38,27 +40,62 @@ void Tape::overwritten(ConstMat m) {
   });
 }
 
-Tape::Part Tape::keep(ConstMat m) {
+const Tape::Part* Tape::known(ConstMat m, std::initializer_list<How> ways) {
   for (const Known& known : known_) {
-    if (keeps_[known.id].fp8 || !holds(known.where, m)) continue;
+    const Kept& kept = keeps_[known.id];
+    if (std::find(ways.begin(), ways.end(), kept.how) == ways.end() || !holds(known.where, m)) {
+      continue;
+    }
     const Index offset = m.data - known.where.data;
     const Index row = offset / known.where.stride, col = offset % known.where.stride;
-    return {known.id, row * keeps_[known.id].cols + col, m.rows, m.cols};
+    found_ = {known.id, row * kept.cols + col, m.rows, m.cols};
+    return &found_;
   }
-  const Mat copy = kept_.matrix(m.rows, m.cols);
-  copy_rows(device_, m, copy);
-  keeps_.push_back({.copy = copy, .make = nullptr, .rows = m.rows, .cols = m.cols});
+  return nullptr;
+}
+
+Tape::Part Tape::add_kept(ConstMat m, How how, ConstMat copy, std::function<void(Mat)> make) {
+  keeps_.push_back(
+      {.how = how, .copy = copy, .make = std::move(make), .rows = m.rows, .cols = m.cols});
   if (m.rows > 0) known_.push_back({m, keeps_.size() - 1});
   return {keeps_.size() - 1, 0, m.rows, m.cols};
 }
 
-Tape::Part Tape::keep_fp8(ConstMat m) {
-  for (const Known& known : known_) {
-    const ConstMat& w = known.where;
-    if (!keeps_[known.id].fp8 || !holds(w, m) || w.cols != m.cols) continue;
-    const Index row = (m.data - w.data) / w.stride;
-    return {known.id, row * m.cols, m.rows, m.cols};
+Tape::Part Tape::keep(ConstMat m) {
+  return options_.keeping == Keeping::kF32 ? keep_exact(m) : keep_bf16(m);
+}
+
+Tape::Part Tape::keep_operand(ConstMat m) {
+  return options_.keeping == Keeping::kFp8 ? keep_fp8(m) : keep(m);
+}
+
+Tape::Part Tape::keep_exact(ConstMat m) {
+  // What is made again has all bits only if it is made of what has.
+  const bool all = options_.keeping == Keeping::kF32;
+  if (const Part* part = all ? known(m, {How::kExact, How::kMade}) : known(m, {How::kExact})) {
+    return *part;
   }
+  const Mat copy = kept_.matrix(m.rows, m.cols);
+  copy_rows(device_, m, copy);
+  return add_kept(m, How::kExact, copy, nullptr);
+}
+
+Tape::Part Tape::keep_bf16(ConstMat m) {
+  if (const Part* part = known(m, {How::kBf16, How::kMade, How::kExact})) return *part;
+  auto* const halves = kept_.allocate<std::uint16_t>(m.rows * m.cols);
+  for_each_row(device_, m.rows, m.cols, [&](Index r) {
+    quantize_row(DType::bf16, m.row(r), reinterpret_cast<std::byte*>(halves + r * m.cols), m.cols);
+  });
+  return add_kept(m, How::kBf16, {}, [this, halves](Mat out) {
+    for_each_row(device_, out.rows, out.cols, [&](Index r) {
+      dequantize_row(DType::bf16, reinterpret_cast<const std::byte*>(halves + r * out.cols),
+                     out.row(r), out.cols);
+    });
+  });
+}
+
+Tape::Part Tape::keep_fp8(ConstMat m) {
+  if (const Part* part = known(m, {How::kFp8, How::kMade})) return *part;
   auto* const codes = kept_.allocate<std::uint8_t>(m.rows * m.cols);
   float* const scales = kept_.allocate<float>(m.rows * ceil_div(m.cols, kFp8Tile));
   device_.fp8({.x = m.data,
@@ -68,32 +105,31 @@ Tape::Part Tape::keep_fp8(ConstMat m) {
                .blocks = {},
                .codes = codes,
                .scales = scales});
-  keeps_.push_back({.copy = {},
-                    .make =
-                        [this, codes, scales](Mat out) {
-                          device_.fp8_decode({.codes = codes,
-                                              .scales = scales,
-                                              .rows = out.rows,
-                                              .cols = out.cols,
-                                              .y = out.data,
-                                              .y_stride = out.stride});
-                        },
-                    .rows = m.rows,
-                    .cols = m.cols,
-                    .fp8 = true});
-  if (m.rows > 0) known_.push_back({m, keeps_.size() - 1});
-  return {keeps_.size() - 1, 0, m.rows, m.cols};
+  return add_kept(m, How::kFp8, {}, [this, codes, scales](Mat out) {
+    device_.fp8_decode({.codes = codes,
+                        .scales = scales,
+                        .rows = out.rows,
+                        .cols = out.cols,
+                        .y = out.data,
+                        .y_stride = out.stride});
+  });
 }
 
 void Tape::remember(ConstMat m, std::function<void(Mat)> make) {
-  if (m.rows == 0) return;
-  keeps_.push_back({.copy = {}, .make = std::move(make), .rows = m.rows, .cols = m.cols});
-  known_.push_back({m, keeps_.size() - 1});
+  overwritten(m);
+  if (m.rows > 0) add_kept(m, How::kMade, {}, std::move(make));
+}
+
+void Tape::round_as_kept(Mat m) {
+  if (options_.keeping == Keeping::kF32) return;
+  for_each_row(device_, m.rows, m.cols, [&](Index r) {
+    for (Index c = 0; c < m.cols; ++c) m.row(r)[c] = round_bf16(m.row(r)[c]);
+  });
 }
 
 ConstMat Tape::restore(const Part& part) {
   const Kept& kept = keeps_[part.id];
-  if (kept.make == nullptr) {
+  if (kept.how == How::kExact) {
     return {kept.copy.data + part.offset, part.rows, part.cols, kept.cols};
   }
   auto made =
@@ -102,13 +138,19 @@ ConstMat Tape::restore(const Part& part) {
     made_.splice(made_.begin(), made_, made);
   } else {
     std::vector<float> values;
-    if (made_.size() >= kMadeAgain) values = std::move(made_.back().values), made_.pop_back();
+    if (!spare_.empty()) values = std::move(spare_.back()), spare_.pop_back();
     values.resize(static_cast<std::size_t>(kept.rows * kept.cols));
-    // `make` may itself restore: it must not take these values for free.
-    kept.make({values.data(), kept.rows, kept.cols});
+    kept.make({values.data(), kept.rows, kept.cols});  // it may itself restore
     made_.push_front({part.id, std::move(values)});
   }
   return {made_.front().values.data() + part.offset, part.rows, part.cols, kept.cols};
+}
+
+// Between nodes: what a node has restored stays until it ends.
+void Tape::forget_made() {
+  for (; made_.size() > kMadeAgain; made_.pop_back()) {
+    if (spare_.size() < kMadeAgain) spare_.push_back(std::move(made_.back().values));
+  }
 }
 
 std::span<const std::int32_t> Tape::keep_ids(std::span<const std::int32_t> ids) {

@@ -58,7 +58,7 @@ struct RunConfig {
   } data;
 
   struct Recompute {  // what the backward pass computes again instead of keeping it
-    bool norms = false, swiglu = false;
+    bool norms = false, swiglu = false, up_projection = false;
     bool operator==(const Recompute&) const = default;
   };
 

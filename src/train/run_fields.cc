@@ -78,6 +78,7 @@ Json value_of(const RunConfig::Recompute& r) {
   Json list = Json::array();
   if (r.norms) list.push_back("norms");
   if (r.swiglu) list.push_back("swiglu");
+  if (r.up_projection) list.push_back("up_projection");
   return list;
 }
 

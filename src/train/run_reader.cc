@@ -150,16 +150,19 @@ struct RunReader::Fill {
   void operator()(RunConfig::Recompute* to) const {
     *to = {};
     if (value.is_boolean()) {
-      if (value.get<bool>()) *to = {.norms = true, .swiglu = true};
+      if (value.get<bool>()) *to = {.norms = true, .swiglu = true, .up_projection = true};
       return;
     }
-    constexpr std::string_view kExpected = "true, false or a list of \"norms\", \"swiglu\"";
+    constexpr std::string_view kExpected =
+        "true, false or a list of \"norms\", \"swiglu\", \"up_projection\"";
     if (!value.is_array()) reader.refuse_value(name, value, kExpected);
     for (const Json& part : value) {
       if (part == "norms") {
         to->norms = true;
       } else if (part == "swiglu") {
         to->swiglu = true;
+      } else if (part == "up_projection") {
+        to->up_projection = true;
       } else {
         reader.refuse_value(name, value, kExpected);
       }

@@ -37,6 +37,18 @@ void add_loads(std::vector<ExpertLoad>& loads, const std::vector<ExpertLoad>& mo
 
 }  // namespace
 
+Keeping keeping_of(Recipe recipe) {
+  switch (recipe) {
+    case Recipe::kF32:
+      break;
+    case Recipe::kBf16:
+      return Keeping::kBf16;
+    case Recipe::kFp8:
+      return Keeping::kFp8;
+  }
+  return Keeping::kF32;
+}
+
 double max_vio(const ExpertLoad& load) {
   const std::vector<Index>& tokens = load.tokens;
   const Index sum = std::accumulate(tokens.begin(), tokens.end(), Index{0});

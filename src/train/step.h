@@ -21,6 +21,9 @@ struct StepSettings {
   float bias_rate = 0;         // of the experts' selection biases; 0: they stay
 };
 
+/// How a recipe keeps what its backward pass needs.
+Keeping keeping_of(Recipe recipe);
+
 /// (largest − mean) / mean of the experts' tokens                      arXiv:2408.15664 eq. 4
 double max_vio(const ExpertLoad& load);
 

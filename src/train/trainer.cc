@@ -76,9 +76,10 @@ Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFo
   };
   const RunConfig::Recompute& again = config.trainer.recompute;
   runner_ = std::make_unique<StepRunner>(device, *parameters_, *optimizer_,
-                                         TapeOptions{.recompute_norms = again.norms,
+                                         TapeOptions{.keeping = keeping_of(config.precision.recipe),
+                                                     .recompute_norms = again.norms,
                                                      .recompute_swiglu = again.swiglu,
-                                                     .fp8 = config.precision.recipe == Recipe::kFp8,
+                                                     .recompute_up_projection = again.up_projection,
                                                      .sequence_loss = loss_of(Balance::kLossFree),
                                                      .batch_loss = loss_of(Balance::kAuxLoss)});
   if (checkpoint) {

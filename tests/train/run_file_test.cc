@@ -124,10 +124,10 @@ loss_weight = [{ step = 0, value = 0.3 }, { step = 100, value = 0.1 }]
 )",
       {"trainer.micro_batch_size=2", "trainer.seed=7", "trainer.threads=2", "trainer.log_every=5",
        "trainer.eval_every=50", "trainer.eval_rows=9", "trainer.checkpoint_every=25",
-       "trainer.keep_checkpoints=3", "trainer.recompute=[\"norms\"]", "optimizer.beta1=0.8",
-       "optimizer.beta2=0.99", "optimizer.eps=1e-9", "optimizer.weight_decay=0.2",
-       "optimizer.clip=0.5", "optimizer.moments=bf16", "data.holdout=0.05", "data.seed=3",
-       "data.cache=/somewhere/else", "model.mla=absorbed"});
+       "trainer.keep_checkpoints=3", "trainer.recompute=[\"norms\",\"up_projection\"]",
+       "optimizer.beta1=0.8", "optimizer.beta2=0.99", "optimizer.eps=1e-9",
+       "optimizer.weight_decay=0.2", "optimizer.clip=0.5", "optimizer.moments=bf16",
+       "data.holdout=0.05", "data.seed=3", "data.cache=/somewhere/else", "model.mla=absorbed"});
   EXPECT_EQ(c.model.config["hidden_size"], 64);
   EXPECT_EQ(c.model.mla, MlaForm::kAbsorbed);
   ASSERT_EQ(c.data.sources.size(), 2U);
@@ -149,7 +149,8 @@ loss_weight = [{ step = 0, value = 0.3 }, { step = 100, value = 0.1 }]
   EXPECT_EQ(c.trainer.eval_rows, 9);
   EXPECT_EQ(c.trainer.checkpoint_every, 25);
   EXPECT_EQ(c.trainer.keep_checkpoints, 3);
-  EXPECT_EQ(c.trainer.recompute, (RunConfig::Recompute{.norms = true, .swiglu = false}));
+  EXPECT_EQ(c.trainer.recompute,
+            (RunConfig::Recompute{.norms = true, .swiglu = false, .up_projection = true}));
   EXPECT_EQ(c.optimizer.lr, 1e-3);
   EXPECT_EQ(c.optimizer.beta1, 0.8);
   EXPECT_EQ(c.optimizer.beta2, 0.99);
@@ -387,7 +388,7 @@ TEST_F(RunFile, TheFirstDifferenceIsNamed) {
   EXPECT_EQ(difference({"model.q_lora_rank=8"}), "model.q_lora_rank: unset and 8");
   EXPECT_EQ(difference({"data.sources.1.weight=2"}), "data.sources.1.weight: 1.0 and 2.0");
   EXPECT_EQ(difference({"trainer.recompute=true"}),
-            "trainer.recompute: [] and [\"norms\", \"swiglu\"]");
+            "trainer.recompute: [] and [\"norms\", \"swiglu\", \"up_projection\"]");
   EXPECT_EQ(difference({"schedule.kind=constant"}), "schedule.kind: \"cosine\" and \"constant\"");
 
   // More steps alone are the same run, but not where they stretch the schedule.

@@ -47,15 +47,13 @@ struct AttentionVjpHead {
 
 /// CombineVjpArgs without its span.
 struct CombineVjpSlice {
-  const float* expert_rows = nullptr;
-  Index expert_stride = 0;
   const std::int32_t* row_of = nullptr;
   const float* weights = nullptr;
   Index rows = 0, top_k = 0, n = 0;
   const float* dy = nullptr;
   Index dy_stride = 0;
   float* dexpert_rows = nullptr;
-  float* dweights = nullptr;
+  Index expert_stride = 0;
 };
 
 /// A piece of AdamWArgs with its factors worked out:

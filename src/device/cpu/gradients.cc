@@ -183,9 +183,7 @@ void CpuGradients::attention_vjp(const AttentionVjpArgs& a, ThreadPool& pool) {
 void CpuGradients::combine_vjp(const CombineVjpArgs& a, ThreadPool& pool) {
   KOGIA_CHECK(static_cast<Index>(a.row_of.size()) == a.rows * a.top_k);
   for_rows(pool, a.rows, 2 * a.n * a.top_k, [&](Index begin, Index end) {
-    kernels_.combine_vjp({.expert_rows = a.expert_rows,
-                          .expert_stride = a.expert_stride,
-                          .row_of = a.row_of.data() + begin * a.top_k,
+    kernels_.combine_vjp({.row_of = a.row_of.data() + begin * a.top_k,
                           .weights = a.weights + begin * a.top_k,
                           .rows = end - begin,
                           .top_k = a.top_k,
@@ -193,7 +191,7 @@ void CpuGradients::combine_vjp(const CombineVjpArgs& a, ThreadPool& pool) {
                           .dy = a.dy + begin * a.dy_stride,
                           .dy_stride = a.dy_stride,
                           .dexpert_rows = a.dexpert_rows,
-                          .dweights = a.dweights + begin * a.top_k});
+                          .expert_stride = a.expert_stride});
   });
 }
 

@@ -108,12 +108,9 @@ void combine_vjp(const CombineVjpSlice& a) {
   for (Index slot = 0; slot < a.rows * a.top_k; ++slot) {
     const float* dy = a.dy + slot / a.top_k * a.dy_stride;
     const Index row = a.row_of[slot] * a.expert_stride;
-    double dot = 0;
     for (Index i = 0; i < a.n; ++i) {
-      dot += f64(dy[i]) * f64(a.expert_rows[row + i]);
       add_to(a.dexpert_rows[row + i], f64(a.weights[slot]) * f64(dy[i]));
     }
-    add_to(a.dweights[slot], dot);
   }
 }
 

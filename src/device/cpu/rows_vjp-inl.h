@@ -69,24 +69,16 @@ void silu_mul_vjp(const SiluMulVjpArgs& a) {
   }
 }
 
-// For each slot:  de[row] += w dy,  dw += dy · e[row]
+// For each slot:  de[row] += w dy
 void combine_vjp(const CombineVjpSlice& a) {
   for (Index slot = 0; slot < a.rows * a.top_k; ++slot) {
     const float* dy = a.dy + slot / a.top_k * a.dy_stride;
-    const float* e = a.expert_rows + a.row_of[slot] * a.expert_stride;
     float* de = a.dexpert_rows + a.row_of[slot] * a.expert_stride;
     const auto weight = hn::Set(kF32, a.weights[slot]);
-    VecF32 dots[2] = {hn::Zero(kF32), hn::Zero(kF32)};
-    const auto take = [&](int j, Index i) HWY_ATTR {
+    for (Index i = 0; i < a.n; i += kLanes) {
       const Index left = a.n - i;
-      const auto g = load_n(dy + i, left);
-      dots[j] = hn::MulAdd(g, load_n(e + i, left), dots[j]);
-      store_n(hn::MulAdd(weight, g, load_n(de + i, left)), de + i, left);
-    };
-    Index i = 0;
-    for (; i + kLanes < a.n; i += 2 * kLanes) take(0, i), take(1, i + kLanes);
-    if (i < a.n) take(0, i);
-    a.dweights[slot] += hn::ReduceSum(kF32, hn::Add(dots[0], dots[1]));
+      store_n(hn::MulAdd(weight, load_n(dy + i, left), load_n(de + i, left)), de + i, left);
+    }
   }
 }
 

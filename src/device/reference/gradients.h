@@ -87,18 +87,15 @@ void silu_mul_vjp(const S* gate, const S* up, const S* dh, Index n, S* dgate, S*
 }
 
 // ---------------------------------------------------------------------------------------------------
-// y[t,:] += Σ_k w[t,k] e[row_of[t,k],:]:  de[row] = w dy,  dw = dy · e[row]
+// y[t,:] += Σ_k w[t,k] e[row_of[t,k],:]:  de[row] = w dy
 
 template <class S>
-void combine_vjp(const S* expert_rows, std::span<const std::int32_t> row_of, const S* weights,
-                 const S* dy, Index top_k, Index n, S* dexpert_rows, S* dweights) {
+void combine_vjp(std::span<const std::int32_t> row_of, const S* weights, const S* dy, Index top_k,
+                 Index n, S* dexpert_rows) {
   for (std::size_t slot = 0; slot < row_of.size(); ++slot) {
     const S* g = dy + static_cast<Index>(slot) / top_k * n;
     const Index row = row_of[slot] * n;
-    for (Index i = 0; i < n; ++i) {
-      dexpert_rows[row + i] += weights[slot] * g[i];
-      dweights[slot] += g[i] * expert_rows[row + i];
-    }
+    for (Index i = 0; i < n; ++i) dexpert_rows[row + i] += weights[slot] * g[i];
   }
 }
 
