@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/tape.h"
+#include "model/watch.h"
 
 namespace kogia {
 namespace {
@@ -48,6 +49,7 @@ TrainLoss cross_entropy(Ops& ops, ConstMat hidden, const Linear& head, Index use
                              .y_stride = logits.stride,
                              .rows = rows};
     ops.device.linear({&product, 1});
+    if (ops.watch != nullptr) ops.watch->made(logits, "head's product");
     const auto chunk =
         targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
     float* const log_prob = ops.arena.allocate<float>(rows);

@@ -304,6 +304,9 @@ std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& 
   Tape* const tape = workspace.tape;
   if (tape != nullptr) tape->begin(workspace.arena);
   Ops ops(*m.device, workspace.arena, tape);
+  ops.watch = workspace.watch;
+  ops.loads = &workspace.loads;
+  workspace.loads.clear();
   Shortened depth = whole(batch);
   std::vector<TrainLoss> losses;
   Mat hidden;

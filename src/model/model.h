@@ -13,12 +13,14 @@
 
 #include "device/device.h"
 #include "model/config.h"
+#include "model/expert_load.h"
 #include "tensor/arena.h"
 
 namespace kogia {
 
 class Checkpoint;
 class Tape;
+class Watch;
 class TrainedWeights;
 struct ActiveWeights;
 
@@ -76,7 +78,11 @@ struct ForwardResult {
 /// Scratch of one thread of control; reused from step to step.
 struct Workspace {
   Arena arena;
-  Tape* tape = nullptr;    // of forward_train()
+  // Of forward_train():
+  Tape* tape = nullptr;
+  Watch* watch = nullptr;
+  std::vector<ExpertLoad> loads = {};  // of the last pass
+
   Index expert_bytes = 0;  // of the routed experts that the last forward() touched, each once
 };
 

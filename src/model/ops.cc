@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/tape.h"
+#include "model/watch.h"
 
 namespace kogia {
 
@@ -43,6 +44,7 @@ Mat Ops::embed(const Embedding& table, std::span<const std::int32_t> ids) {
   const Mat y = arena.matrix(static_cast<Index>(ids.size()), table.table->cols());
   device.embed({.table = table.table, .ids = ids, .y = y.data});
   if (tape != nullptr) tape->embed(table, ids, y);
+  if (watch != nullptr) watch->made(y, "rows", table.grad);
   return y;
 }
 
@@ -61,11 +63,16 @@ void Ops::run(std::span<const Product> products) {
   }
   device.linear({args, products.size()});
   if (tape != nullptr) tape->products(products);
+  if (watch == nullptr) return;
+  for (const Product& p : products) {
+    watch->made(p.y, "product", p.l->trained != nullptr ? p.l->trained->grad : nullptr);
+  }
 }
 
 void Ops::norm_into(ConstMat x, const Norm& norm, Mat y) {
   if (tape != nullptr) tape->rms_norm(x, norm, y);
   device.rms_norm(rms_norm_args(x, norm, y));
+  if (watch != nullptr) watch->made(y, "norm", norm.grad);
 }
 
 void Ops::rotate(Heads x, const Rope& rope, const RopeTables& tables) {
@@ -85,6 +92,7 @@ void Ops::rotate(Heads x, const Rope& rope, const RopeTables& tables) {
 Mat Ops::silu_mul(Mat gate, ConstMat up) {
   if (tape != nullptr) tape->silu_mul(gate, up);
   device.silu_mul(silu_mul_args(gate, up, gate));
+  if (watch != nullptr) watch->made(gate, "SwiGLU");
   return gate;
 }
 
@@ -125,6 +133,7 @@ void Ops::attention(const Attended& a, Mat out) {
                     .scale = a.scale,
                     .sequences = a.queries});
   if (tape != nullptr) tape->attention(a, out);
+  if (watch != nullptr) watch->made(out, "attention");
 }
 
 void Ops::cached_keys(CacheView cache, std::span<const SequenceRows> sequences, ConstMat k, Mat y) {
@@ -145,7 +154,11 @@ void Ops::route(const RouteArgs& args, Index layer, std::span<std::int32_t> firs
     ++first[static_cast<std::size_t>(args.experts[i]) + 1];
   }
   for (std::size_t e = 1; e < first.size(); ++e) first[e] += first[e - 1];
-  if (tape != nullptr) tape->route(args, layer, first);
+  if (loads != nullptr) {
+    ExpertLoad& load = loads->emplace_back(ExpertLoad{.layer = layer, .tokens = {}});
+    for (std::size_t e = 1; e < first.size(); ++e) load.tokens.push_back(first[e] - first[e - 1]);
+  }
+  if (tape != nullptr) tape->route(args);
 }
 
 void Ops::weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* weights) {
@@ -155,6 +168,7 @@ void Ops::weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* w
 void Ops::combine(const CombineArgs& args) {
   device.combine(args);
   if (tape != nullptr) tape->combine(args);
+  if (watch != nullptr) watch->made({args.y, args.rows, args.n, args.y_stride}, "combination");
 }
 
 }  // namespace kogia

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "model/expert_load.h"
 #include "model/rope.h"
 #include "model/trained.h"
 #include "tensor/arena.h"
@@ -15,6 +16,7 @@
 namespace kogia {
 
 class Tape;
+class Watch;
 
 /// A matrix product's weight: W [out, in] and perhaps a bias [out].
 struct Linear {
@@ -148,7 +150,9 @@ class Ops {
 
   Device& device;
   Arena& arena;
-  Tape* tape;              // null: nobody wants gradients
+  Tape* tape;                                // null: nobody wants gradients
+  Watch* watch = nullptr;                    // null: nobody looks for what is no number
+  std::vector<ExpertLoad>* loads = nullptr;  // where route() adds a layer's, if anybody asks
   Index expert_bytes = 0;  // of the routed experts that were read, for those who measure
 };
 

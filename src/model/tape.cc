@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/page_memory.h"
 #include "model/tape_rows.h"
+#include "model/watch.h"
 
 namespace kogia {
 namespace {
@@ -36,7 +37,6 @@ void Tape::begin(Arena& arena) {
   known_.clear();
   made_.clear();
   kept_.reset();
-  expert_loads_.clear();
   balance_loss_ = 0;
 }
 
@@ -95,12 +95,29 @@ float* Tape::grad(const float* p) {
   return reinterpret_cast<float*>(block.get() + place.offset);
 }
 
-void Tape::backward() {
+void Tape::record(const char* op, const float* grad, std::function<void()> run) {
+  const float* const before = nodes_.empty() ? nullptr : nodes_.back().near;
+  nodes_.push_back({op, grad != nullptr ? grad : before, std::move(run)});
+}
+
+bool Tape::finite() const {
+  for (std::size_t i = 0; i < mirror_.size(); ++i) {
+    if (mirror_[i] == nullptr) continue;
+    const auto n = arena_->block_bytes(i) / static_cast<Index>(sizeof(float));
+    if (!all_finite(reinterpret_cast<const float*>(mirror_[i].get()), n)) return false;
+  }
+  return true;
+}
+
+void Tape::backward(Watch* watch) {
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
-    (*node)();
+    node->run();
     forget_made();
+    if (watch != nullptr && !watch->found() && !finite())
+      watch->made_gradient(node->op, node->near);
   }
   nodes_.clear();
+  if (watch != nullptr) watch->look_at_gradients();
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -109,7 +126,7 @@ void Tape::backward() {
 void Tape::embed(const Embedding& table, std::span<const std::int32_t> ids, Mat y) {
   overwritten(y);
   const auto kept = keep_ids(ids);
-  record([this, &table, kept, y] {
+  record("embedding", table.grad, [this, &table, kept, y] {
     const Mat dy = grad(y);
     if (table.grad != nullptr) {
       device_.embed_vjp({.ids = kept,
@@ -210,7 +227,8 @@ void Tape::products(std::span<const Product> products) {
     before = &p;
   }
   for (const Product& p : products) overwritten(p.y);
-  record([this, recorded = std::move(recorded), inputs = std::move(inputs)] {
+  const float* const first = recorded.empty() ? nullptr : recorded.front().l->trained->grad;
+  record("product", first, [this, recorded = std::move(recorded), inputs = std::move(inputs)] {
     const Arena::Scope scope(scratch_);
     std::vector<LinearWgradArgs> weights;
     std::vector<Recorded> rounded = recorded;
@@ -248,7 +266,7 @@ void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
   };
   if (remakes_norms()) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
-  record([this, input, &norm, dx, dy, in_place, blocks] {
+  record("norm", norm.grad, [this, input, &norm, dx, dy, in_place, blocks] {
     const ConstMat in = restore(input);
     device_.rms_norm_vjp({.x = in.data,
                           .x_stride = in.stride,
@@ -273,7 +291,7 @@ void Tape::rotate(const RopeArgs& args) {
   RopeArgs back = args;
   back.x = grad(args.x);
   back.inverse = !args.inverse;
-  record([this, back] { device_.rope(back); });
+  record("rotation", nullptr, [this, back] { device_.rope(back); });
 }
 
 void Tape::silu_mul(Mat gate, ConstMat up) {
@@ -285,7 +303,7 @@ void Tape::silu_mul(Mat gate, ConstMat up) {
   };
   if (options_.recompute_swiglu || options_.keeping != Keeping::kF32) remember(gate, make);
   const Mat dgate = grad(gate), dup = grad(up);
-  record([this, kept_gate, kept_up, dgate, dup] {
+  record("SwiGLU", nullptr, [this, kept_gate, kept_up, dgate, dup] {
     const Arena::Scope scope(scratch_);
     const Mat dh = scratch_.matrix(dgate.rows, dgate.cols);  // it stands where dgate will
     copy_rows(device_, dgate, dh);
@@ -310,7 +328,7 @@ void Tape::gather_rows(ConstMat x, std::span<const std::int32_t> index, Mat y) {
   overwritten(y);
   const auto kept = keep_ids(index);
   const Mat dx = grad(x), dy = grad(y);
-  record([this, kept, dx, dy] {
+  record("choice of rows", nullptr, [this, kept, dx, dy] {
     for_each_row(device_, dy.rows, dy.cols, [&](Index i) {
       float* const to = dx.row(kept[static_cast<std::size_t>(i)]);
       const float* const from = dy.row(i);
@@ -331,7 +349,7 @@ void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
   if (remakes_norms()) remember(y, make);
   const Mat dx = grad(x), dy = grad(y);
   const Index top_k = static_cast<Index>(row_of.size()) / std::max<Index>(1, x.rows);
-  record([this, kept_row_of, top_k, dx, dy] {
+  record("dispatch", nullptr, [this, kept_row_of, top_k, dx, dy] {
     const std::vector<float> ones(kept_row_of.size(), 1.0f);
     device_.combine({.expert_rows = dy.data,
                      .expert_stride = dy.stride,
@@ -349,7 +367,7 @@ void Tape::spread_rows(ConstMat x, std::span<const std::int32_t> index,
 void Tape::copy(ConstMat x, Mat y) {
   overwritten(y);
   const Mat dx = grad(x), dy = grad(y);
-  record([this, dx, dy] { move_into(device_, dy, dx); });
+  record("copy", nullptr, [this, dx, dy] { move_into(device_, dy, dx); });
 }
 
 void Tape::attention(const Attended& a, Mat out) {
@@ -362,49 +380,47 @@ void Tape::attention(const Attended& a, Mat out) {
   const Mat dv = latent ? dk : grad(a.v);
   const std::vector<SequenceRows> sequences(a.keys.begin(), a.keys.end());
   for (const SequenceRows& s : sequences) KOGIA_CHECK(s.first_pos == 0);
-  record([=, this, n_heads = a.n_heads, scale = a.scale, sequences = std::move(sequences)] {
-    const ConstMat kept_q = restore(q), kept_k = restore(k), kept_v = restore(v);
-    const Arena::Scope scope(scratch_);
-    // The gradients have the strides of the values, and these were kept without gaps.
-    const auto gradient_of = [&](ConstMat kept) {
-      const Mat d = scratch_.matrix(kept.rows, kept.cols);
-      clear(device_, d);
-      return d;
-    };
-    const bool own_q = dq.stride != kept_q.stride, own_k = dk.stride != kept_k.stride;
-    const bool own_v = !latent && dv.stride != kept_v.stride;
-    const Mat to_q = own_q ? gradient_of(kept_q) : dq, to_k = own_k ? gradient_of(kept_k) : dk;
-    const Mat to_v = latent ? to_k : own_v ? gradient_of(kept_v) : dv;
-    device_.attention_vjp({.q = kept_q.data,
-                           .q_stride = kept_q.stride,
-                           .k = kept_k.data,
-                           .k_stride = kept_k.stride,
-                           .v = kept_v.data,
-                           .v_stride = kept_v.stride,
-                           .dout = dout.data,
-                           .dout_stride = dout.stride,
-                           .dq = to_q.data,
-                           .dk = to_k.data,
-                           .dv = to_v.data,
-                           .n_heads = n_heads,
-                           .n_kv_heads = spec.n_kv_heads,
-                           .k_dim = spec.k_dim,
-                           .v_dim = latent ? spec.latent_v_dim : spec.v_dim,
-                           .scale = scale,
-                           .sequences = sequences});
-    if (own_q) move_into(device_, to_q, dq);
-    if (own_k) move_into(device_, to_k, dk);
-    if (own_v) move_into(device_, to_v, dv);
-    clear(device_, dout);
-  });
+  record("attention", nullptr,
+         [=, this, n_heads = a.n_heads, scale = a.scale, sequences = std::move(sequences)] {
+           const ConstMat kept_q = restore(q), kept_k = restore(k), kept_v = restore(v);
+           const Arena::Scope scope(scratch_);
+           // The gradients have the strides of the values, and these were kept without gaps.
+           const auto gradient_of = [&](ConstMat kept) {
+             const Mat d = scratch_.matrix(kept.rows, kept.cols);
+             clear(device_, d);
+             return d;
+           };
+           const bool own_q = dq.stride != kept_q.stride, own_k = dk.stride != kept_k.stride;
+           const bool own_v = !latent && dv.stride != kept_v.stride;
+           const Mat to_q = own_q ? gradient_of(kept_q) : dq,
+                     to_k = own_k ? gradient_of(kept_k) : dk;
+           const Mat to_v = latent ? to_k : own_v ? gradient_of(kept_v) : dv;
+           device_.attention_vjp({.q = kept_q.data,
+                                  .q_stride = kept_q.stride,
+                                  .k = kept_k.data,
+                                  .k_stride = kept_k.stride,
+                                  .v = kept_v.data,
+                                  .v_stride = kept_v.stride,
+                                  .dout = dout.data,
+                                  .dout_stride = dout.stride,
+                                  .dq = to_q.data,
+                                  .dk = to_k.data,
+                                  .dv = to_v.data,
+                                  .n_heads = n_heads,
+                                  .n_kv_heads = spec.n_kv_heads,
+                                  .k_dim = spec.k_dim,
+                                  .v_dim = latent ? spec.latent_v_dim : spec.v_dim,
+                                  .scale = scale,
+                                  .sequences = sequences});
+           if (own_q) move_into(device_, to_q, dq);
+           if (own_k) move_into(device_, to_k, dk);
+           if (own_v) move_into(device_, to_v, dv);
+           clear(device_, dout);
+         });
 }
 
-void Tape::route(const RouteArgs& args, Index layer, std::span<const std::int32_t> first) {
+void Tape::route(const RouteArgs& args) {
   const Index n = args.rows * args.top_k;
-  ExpertLoad load{.layer = layer, .tokens = {}};
-  for (std::size_t e = 0; e + 1 < first.size(); ++e) load.tokens.push_back(first[e + 1] - first[e]);
-  expert_loads_.push_back(std::move(load));
-
   const ConstMat logits{args.logits, args.rows, args.n_experts};
   const Part kept_logits = keep_exact(logits);
   const auto experts = keep_ids({args.experts, static_cast<std::size_t>(n)});
@@ -420,7 +436,7 @@ void Tape::route(const RouteArgs& args, Index layer, std::span<const std::int32_
                     .scale = args.scale,
                     .dweights = dweights.data,
                     .dlogits = dlogits.data};
-  record([this, kept_logits, back, dweights]() mutable {
+  record("router", nullptr, [this, kept_logits, back, dweights]() mutable {
     back.logits = restore(kept_logits).data;
     device_.route_vjp(back);
     clear(device_, dweights);
@@ -448,7 +464,7 @@ void Tape::balance(const RouteArgs& args, Part logits, Mat dlogits) {
       balance_loss_ += static_cast<double>(loss[i]) * static_cast<double>(dloss[i]);
     }
     balance.dlogits = dlogits.data;
-    record([=, this, dloss = std::move(dloss)]() mutable {
+    record("balance loss", nullptr, [=, this, dloss = std::move(dloss)]() mutable {
       std::vector<float> unused(sequences->size());
       balance.logits = restore(logits).data;
       balance.dloss = dloss.data();
@@ -486,7 +502,7 @@ void Tape::weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* 
   const Part kept_h = keep_operand(h), kept_weights = keep_exact(w);
   const auto rows = keep_ids(row_of);
   const Mat dh = grad(h), dw = grad(w);
-  record([this, kept_h, kept_weights, rows, dh, dw] {
+  record("experts' weights", nullptr, [this, kept_h, kept_weights, rows, dh, dw] {
     const ConstMat kept = restore(kept_h);
     const float* const by = restore(kept_weights).data;
     for_each_row(device_, dw.cols, dh.cols, [&](Index slot) {
@@ -505,7 +521,7 @@ void Tape::combine(const CombineArgs& args) {
   overwritten(y);
   const auto row_of = keep_ids(args.row_of);
   const Mat drows = grad(rows), dy = grad(y);
-  record([this, kept_weights, row_of, drows, dy, top_k = args.top_k] {
+  record("combination", nullptr, [this, kept_weights, row_of, drows, dy, top_k = args.top_k] {
     device_.combine_vjp({.row_of = row_of,
                          .weights = restore(kept_weights).data,
                          .rows = dy.rows,

@@ -55,12 +55,6 @@ struct TapeOptions {
   float batch_loss = 0;
 };
 
-/// How many tokens of a pass each expert of a layer got, in the order of the layers.
-struct ExpertLoad {
-  Index layer = 0;
-  std::vector<Index> tokens;  // [n_routed_experts]
-};
-
 /// Threads: one, that of the device's caller.
 class Tape {
  public:
@@ -75,9 +69,8 @@ class Tape {
   void set_rows(std::span<const Index> begins, std::span<const SequenceRows> sequences,
                 Index n_rows, float row_weight);
   /// Gradients of everything recorded, added to those of the weights.
-  void backward();
+  void backward(Watch* watch = nullptr);
 
-  const std::vector<ExpertLoad>& expert_loads() const { return expert_loads_; }
   /// What balance losses add to the loss, over all layers of the pass.
   double balance_loss() const { return balance_loss_; }
   /// Memory of what is kept for the backward pass.
@@ -99,7 +92,7 @@ class Tape {
                    std::span<const std::int32_t> row_of, Mat y);
   void copy(ConstMat x, Mat y);
   void attention(const Attended& a, Mat out);
-  void route(const RouteArgs& args, Index layer, std::span<const std::int32_t> first);
+  void route(const RouteArgs& args);
   /// The weights that combine() will give the rows: h [n, ·] is what the last product before it
   /// reads, row_of and weights are combine()'s.
   void weigh(ConstMat h, std::span<const std::int32_t> row_of, const float* weights);
@@ -160,14 +153,21 @@ class Tape {
   std::shared_ptr<const Blocks> scaled_blocks(Index rows) const;
   void balance(const RouteArgs& args, Part logits, Mat dlogits);
   std::span<const std::int32_t> keep_ids(std::span<const std::int32_t> ids);
-  void record(std::function<void()> node) { nodes_.push_back(std::move(node)); }
+  /// `grad`: of the weight that the operation uses, if it has one.
+  void record(const char* op, const float* grad, std::function<void()> run);
+  bool finite() const;
 
   Device& device_;
   TapeOptions options_;
   Arena* arena_ = nullptr;
   Arena kept_, scratch_;
   std::vector<std::shared_ptr<std::byte>> mirror_;  // of the arena's blocks
-  std::vector<std::function<void()>> nodes_;
+  struct Node {
+    const char* op;
+    const float* near;  // gradient of its weight, or of the last before it
+    std::function<void()> run;
+  };
+  std::vector<Node> nodes_;
 
   /// A matrix that was kept, or how to make it.
   struct Kept {
@@ -198,7 +198,6 @@ class Tape {
   double balance_loss_ = 0;
   std::vector<std::int32_t> packed_row_;  // of each row
   std::shared_ptr<const Blocks> blocks_ = std::make_shared<Blocks>();
-  std::vector<ExpertLoad> expert_loads_;
 };
 
 }  // namespace kogia

@@ -54,6 +54,7 @@ class Parameters {
 
   /// After masters changed: the copy that is computed with follows.
   void refresh();
+  TrainedWeights& weights() { return weights_; }
   void clear_gradients() { weights_.clear_gradients(); }
   /// Before gradients are used: those of tensors that several parts of the model share.
   void finish_gradients() { weights_.add_uses(); }

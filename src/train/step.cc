@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "base/error.h"
+#include "model/watch.h"
 
 namespace kogia {
 namespace {
@@ -133,11 +135,11 @@ StepResult StepRunner::pass(std::span<const PackedRow> rows, Index micro_batch_s
                                              .row_weights = row_weights},
                                             workspace_);
     for (std::size_t k = 0; k < losses.size(); ++k) sums[k] += losses[k].sum;
+    add_loads(result.loads, workspace_.loads);
     if (!backward) continue;
-    add_loads(result.loads, tape_.expert_loads());
     result.balance_loss += tape_.balance_loss();
     result.kept_bytes = std::max(result.kept_bytes, tape_.kept_bytes());
-    tape_.backward();
+    tape_.backward(workspace_.watch);
   }
   for (std::size_t k = 0; k < sums.size(); ++k) {
     const double mean = sums[k] / static_cast<double>(std::max<Index>(1, n_targets[k]));
@@ -166,15 +168,60 @@ StepResult StepRunner::run(std::span<const PackedRow> rows, const StepSettings& 
                            Index step) {
   StepResult result = gradients(rows, settings);
   if (result.n_tokens == 0) return result;
-  if (!std::isfinite(result.grad_norm)) {
-    throw Error(ErrorCode::kInvalid,
-                fmt::format("step {}: the norm of the gradient is {}", step, result.grad_norm),
-                "go on from the newest checkpoint with a lower learning rate");
-  }
+  check(result, rows, settings, step);
   optimizer_.step(settings.optimizer, result.grad_norm, step);
   update_biases(result, settings.bias_rate);
   parameters_.refresh();
   return result;
+}
+
+void StepRunner::check(const StepResult& result, std::span<const PackedRow> rows,
+                       const StepSettings& settings, Index step) {
+  constexpr const char* kHelp =
+      "go on with a lower learning rate from the checkpoint of the step before";
+  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+    throw Error(
+        ErrorCode::kInvalid,
+        fmt::format("step {}: the loss is {:.4g}, the norm of the gradient {:.4g}; {} is the "
+                    "first result that is no number",
+                    step, result.loss, result.grad_norm, where_it_began(rows, settings)),
+        kHelp);
+  }
+  if (result.loss > settings.max_loss) {
+    throw Error(ErrorCode::kInvalid,
+                fmt::format("step {}: the loss has jumped to {:.4f}, over {:.4f}; {}", step,
+                            result.loss, settings.max_loss, largest_gradient()),
+                kHelp);
+  }
+}
+
+// The same pass once more, looked at after each operation.
+std::string StepRunner::where_it_began(std::span<const PackedRow> rows,
+                                       const StepSettings& settings) {
+  for (const Parameter& p : parameters_.all()) {
+    if (!all_finite(p.master, p.n)) return fmt::format("the weight {}", p.name);
+  }
+  Watch watch(parameters_.weights());
+  workspace_.watch = &watch;
+  parameters_.clear_gradients();
+  pass(rows, settings.micro_batch_size, settings.mtp_weight, true);
+  workspace_.watch = nullptr;
+  return watch.found() ? watch.where() : "the sum of all gradients";
+}
+
+std::string StepRunner::largest_gradient() const {
+  const Parameter* largest = nullptr;
+  double most = -1, all = 0;
+  for (const Parameter& p : parameters_.all()) {
+    if (p.grad == nullptr) continue;
+    const double square = std::inner_product(
+        p.grad, p.grad + p.n, p.grad, 0.0, std::plus<>(),
+        [](float a, float b) { return static_cast<double>(a) * static_cast<double>(b); });
+    all += square;
+    if (square > most) most = square, largest = &p;
+  }
+  if (largest == nullptr) return "there is no gradient";
+  return fmt::format("{:.0f} % of the gradient's square is at {}", 100 * most / all, largest->name);
 }
 
 // b_e += γ sign(mean − c_e), over the counts of the whole step              arXiv:2408.15664 alg. 1

@@ -2,8 +2,10 @@
 // One step of training: gradients of a global batch, however it is cut into micro-batches, then the
 // optimizer and the experts' selection biases.
 
+#include <limits>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "model/model.h"
@@ -19,6 +21,7 @@ struct StepSettings {
   Index micro_batch_size = 0;  // rows of one forward; 0: all
   float mtp_weight = 0.3F;     // λ: Σ over the depths, each a share of λ / D
   float bias_rate = 0;         // of the experts' selection biases; 0: they stay
+  double max_loss = std::numeric_limits<double>::infinity();  // a larger one is a failure
 };
 
 /// How a recipe keeps what its backward pass needs.
@@ -45,6 +48,8 @@ class StepRunner {
   ~StepRunner();
 
   /// Step number `step`, from 1. Without a single token to predict nothing changes.
+  /// Errors  a loss or gradient that is not finite, or too large a loss: names where it began;
+  ///         nothing has changed
   StepResult run(std::span<const PackedRow> rows, const StepSettings& settings, Index step);
   /// Gradients alone: those of before are forgotten.
   StepResult gradients(std::span<const PackedRow> rows, const StepSettings& settings);
@@ -55,6 +60,10 @@ class StepRunner {
   struct MicroBatch;
   StepResult pass(std::span<const PackedRow> rows, Index micro_batch_size, float mtp_weight,
                   bool backward);
+  void check(const StepResult& result, std::span<const PackedRow> rows,
+             const StepSettings& settings, Index step);
+  std::string where_it_began(std::span<const PackedRow> rows, const StepSettings& settings);
+  std::string largest_gradient() const;
   void update_biases(const StepResult& result, float rate);
 
   Device& device_;

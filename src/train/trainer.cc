@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
+#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -54,6 +56,7 @@ nlohmann::ordered_json line_of(const StepReport& report) {
   }
   if (r.balance_loss != 0) line["balance_loss"] = r.balance_loss;
   if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
+  if (!report.validation_max_vio.empty()) line["validation_max_vio"] = report.validation_max_vio;
   return line;
 }
 
@@ -99,7 +102,18 @@ StepSettings Trainer::settings() const {
                         .clip = f(o.clip)},
           .micro_batch_size = config_.trainer.micro_batch_size,
           .mtp_weight = f(mtp_loss_weight(config_, step_)),
-          .bias_rate = f(bias_update_rate(config_, step_))};
+          .bias_rate = f(bias_update_rate(config_, step_)),
+          .max_loss = max_loss()};
+}
+
+// Relative to the last steps: one loss alone says little.
+double Trainer::max_loss() const {
+  constexpr std::size_t kEnough = 20;
+  const double spike = config_.trainer.stop_at_spike;
+  if (spike == 0 || losses_.size() < kEnough) return std::numeric_limits<double>::infinity();
+  return std::accumulate(losses_.begin(), losses_.end(),
+                         spike * static_cast<double>(losses_.size())) /
+         static_cast<double>(losses_.size());
 }
 
 StepReport Trainer::one_step() {
@@ -108,17 +122,28 @@ StepReport Trainer::one_step() {
   const std::vector<PackedRow> rows =
       rows_.rows(rows_before(config_, step_), batch_size(config_, step_));
   StepReport report{.n_steps = config_.trainer.steps};
-  report.result = runner_->run(rows, how, step_ + 1);
+  try {
+    report.result = runner_->run(rows, how, step_ + 1);
+  } catch (const Error& e) {
+    save();
+    throw Error(e.code(), e.what(),
+                fmt::format("{}: {}", e.help(), (folder_.path() / "latest").string()));
+  }
+  constexpr std::size_t kWindow = 50;
+  losses_.push_back(report.result.loss);
+  if (losses_.size() > kWindow) losses_.pop_front();
   report.step = ++step_;
   report.lr = static_cast<double>(how.optimizer.lr);
   report.seconds = seconds_since(begin);
   return report;
 }
 
-std::optional<double> Trainer::validation_loss() {
+void Trainer::validate(StepReport& report) {
   const std::vector<PackedRow> rows = rows_.validation_rows(config_.trainer.eval_rows);
-  if (rows.empty()) return {};
-  return runner_->evaluate(rows, config_.trainer.micro_batch_size).loss;
+  if (rows.empty()) return;
+  const StepResult result = runner_->evaluate(rows, config_.trainer.micro_batch_size);
+  report.validation_loss = result.loss;
+  for (const ExpertLoad& load : result.loads) report.validation_max_vio.push_back(max_vio(load));
 }
 
 void Trainer::save() {
@@ -136,7 +161,7 @@ TrainReport Trainer::run(const std::function<void(const StepReport&)>& tell) {
   TrainReport report{.first_step = step_};
   while (step_ < t.steps && !interrupted()) {
     StepReport step = one_step();
-    if (due(t.eval_every) || step_ == t.steps) step.validation_loss = validation_loss();
+    if (due(t.eval_every) || step_ == t.steps) validate(step);
     log.add(line_of(step));
     if (due(t.checkpoint_every)) save();
     report.loss = step.result.loss;

@@ -1,6 +1,7 @@
 #pragma once
 // A run from its first step, or from its newest checkpoint, to its last.
 
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -23,6 +24,7 @@ struct StepReport {
   StepResult result = {};
   double lr = 0, seconds = 0;
   std::optional<double> validation_loss = {};
+  std::vector<double> validation_max_vio = {};  // of each layer with experts, on the same rows
 };
 
 struct TrainReport {
@@ -41,7 +43,8 @@ class Trainer {
   Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
           const std::optional<RunFolder::Found>& checkpoint, CheckpointTokenizer tokenizer);
 
-  /// Until the last step or Ctrl-C, where an InterruptGuard lives; a checkpoint is left then.
+  /// Until the last step or Ctrl-C, where an InterruptGuard lives; a checkpoint is left then, and
+  /// also where a step fails, of what was before it.
   TrainReport run(const std::function<void(const StepReport&)>& tell);
 
   Index n_parameters() const { return parameters_->n_values(); }
@@ -49,8 +52,9 @@ class Trainer {
 
  private:
   StepSettings settings() const;
+  double max_loss() const;
   StepReport one_step();
-  std::optional<double> validation_loss();
+  void validate(StepReport& report);
   void save();
 
   const RunConfig& config_;
@@ -61,6 +65,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepRunner> runner_;
   Index step_ = 0;                   // steps done
+  std::deque<double> losses_;        // of the last steps of this process
   Index saved_ = RunConfig::kUnset;  // the step of the newest checkpoint
 };
 

@@ -6,8 +6,10 @@
 #include <cstring>
 #include <optional>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "device/cpu_device.h"
 #include "support/golden.h"
@@ -326,6 +328,69 @@ TEST(Step, OfNothingChangesNothing) {
   const StepResult result = t.runner.run({&empty, 1}, {.optimizer = {.lr = 1}, .bias_rate = 1}, 1);
   EXPECT_EQ(result.n_tokens, 0);
   EXPECT_TRUE(same_bits(t.masters(), before));
+}
+
+/// What a step that has to fail says.
+std::string failure_of(Training& t, const StepSettings& settings) {
+  const auto before = t.masters();
+  try {
+    t.runner.run(rows_of("v3", 2), settings, 7);
+  } catch (const Error& e) {
+    EXPECT_TRUE(same_bits(t.masters(), before)) << "the weights have changed";
+    return e.what();
+  }
+  return "no failure";
+}
+
+void fill(Training& t, const std::string& name, float value) {
+  for (const Parameter& p : t.parameters.all()) {
+    if (p.name == name) std::fill_n(p.master, p.n, value);
+  }
+  t.parameters.refresh();
+}
+
+// A number that is none: where it appeared first.
+TEST(Failures, NameWhereTheyBegan) {
+  const StepSettings settings{.optimizer = {.lr = 1}};
+  {
+    Training t("v3", {});
+    fill(t, "model.layers.1.mlp.gate.weight", std::numeric_limits<float>::infinity());
+    EXPECT_THAT(failure_of(t, settings),
+                testing::AllOf(testing::StartsWith("step 7: the loss is "),
+                               testing::HasSubstr("the weight model.layers.1.mlp.gate.weight")));
+  }
+  {
+    Training t("v3", {});
+    fill(t, "model.layers.1.mlp.shared_experts.up_proj.weight", 1e38F);
+    EXPECT_THAT(
+        failure_of(t, settings),
+        testing::HasSubstr(
+            "the product of model.layers.1.mlp.shared_experts.up_proj.weight is the first"));
+  }
+  {  // each is finite, but not their product
+    Training t("v3", {});
+    fill(t, "model.layers.0.mlp.gate_proj.weight", 1e20F);
+    fill(t, "model.layers.0.mlp.up_proj.weight", 1e20F);
+    EXPECT_THAT(failure_of(t, settings),
+                testing::HasSubstr("the SwiGLU after model.layers.0.mlp.up_proj.weight is"));
+  }
+  {  // a finite loss: this λ is the last that a float holds
+    Training t("v3", {});
+    for (const Parameter& p : t.parameters.all()) {
+      if (p.name.ends_with("shared_head.norm.weight")) fill(t, p.name, 1e6F);
+    }
+    EXPECT_THAT(failure_of(t, {.optimizer = {.lr = 1}, .mtp_weight = 3e38F}),
+                testing::ContainsRegex("the way back through the norm at "
+                                       "model.layers.[0-9]+.shared_head.norm.weight is"));
+  }
+}
+
+TEST(Failures, AreLossesThatJump) {
+  Training t("v3", {});
+  EXPECT_THAT(failure_of(t, {.optimizer = {.lr = 1}, .max_loss = 0.5}),
+              testing::AllOf(testing::HasSubstr("the loss has jumped to "),
+                             testing::HasSubstr(", over 0.5000"),
+                             testing::HasSubstr(" % of the gradient's square is at ")));
 }
 
 // R13: the bias moves once a step, by the counts of all of its micro-batches.

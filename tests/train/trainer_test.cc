@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <sys/wait.h>
@@ -132,6 +133,25 @@ class TrainerTest : public testing::Test {
 
   TempDir dir_;
 };
+
+TEST_F(TrainerTest, ALossThatJumpsLeavesTheStepBefore) {
+  // The text is as hard as ever, so some loss is above the mean of those before.
+  const RunConfig c =
+      config({"trainer.steps=200", "optimizer.lr=1e-9", "trainer.stop_at_spike=1e-6"});
+  try {
+    run("jumps", c);
+    FAIL() << "no loss was above the mean";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), testing::HasSubstr("the loss has jumped to "));
+    EXPECT_THAT(e.help(), testing::HasSubstr("latest"));
+  }
+  const auto lines = metrics("jumps");
+  ASSERT_GE(lines.size(), 20u);
+  const auto found = RunFolder(dir_ / "jumps").newest();
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->step, static_cast<Index>(lines.size()));
+  EXPECT_GT(lines.back().at("step"), 0);
+}
 
 TEST_F(TrainerTest, LearnsAndLeavesWhatCanBeLoaded) {
   const RunConfig c = config({"trainer.steps=150"});
