@@ -210,7 +210,7 @@ class FolderPlan {
     norm(p + "enorm.weight", c_.hidden_size);
     norm(p + "hnorm.weight", c_.hidden_size);
     plain(p + "eh_proj.weight", c_.hidden_size, 2 * c_.hidden_size);
-    layer(p, true);
+    layer(p, c_.n_routed_experts > 0);
     norm(p + "shared_head.norm.weight", c_.hidden_size);
     head(p + "shared_head.head.weight");
   }
