@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "cli/draft_report.h"
+
 namespace kogia::cli {
 namespace {
 
@@ -62,7 +64,7 @@ std::string speed_line(const Generation& g) {
   std::string line = fmt::format("{}, {:.1f} tok/s; prompt {} ({} new), {:.1f} tok/s",
                                  counted(n, "token"), per_second(n, g.decode_s), g.n_prompt,
                                  g.n_prompt_computed, per_second(g.n_prompt_computed, g.prefill_s));
-  if (g.n_drafted > 0) line += fmt::format("; {} of {} drafts accepted", g.n_accepted, g.n_drafted);
+  if (const std::string drafts = draft_line(g.drafts, n); !drafts.empty()) line += "; " + drafts;
   if (g.finish_reason == FinishReason::kInterrupted) line += "; stopped";
   return line;
 }

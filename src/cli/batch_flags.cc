@@ -30,11 +30,12 @@ std::vector<OptionRow> BatchFlags::rows() {
   return {
       {.flags = "--speculate",
        .value = "HOW",
-       .help = "lookup: guess that what followed the same words before follows again, several "
-               "tokens a step, as far as measured time says that it pays; the answer is the same "
+       .help = "guess tokens that the model then checks several at a time, as far as measured time "
+               "says that it pays; the answer is the same. lookup: what followed the same words "
+               "before follows again; mtp: by the model's own layers of multi-token prediction "
                "(none)",
        .target = &speculate,
-       .choices = {"none", "lookup"}},
+       .choices = {"none", "lookup", "mtp"}},
       {.flags = "--cache-dir",
        .value = "DIR",
        .help = "keep what prompts made of the cache there: a beginning that was read once is not "
@@ -90,6 +91,9 @@ BatcherOptions BatchFlags::options(const DiskCache& cache) const {
     options.make_drafter = [experience = make_draft_experience()](const Request&) {
       return make_prompt_lookup(experience);
     };
+  }
+  if (needs_mtp()) {
+    options.make_batch_drafter = [](Engine& engine) { return make_mtp_drafter(engine, {}); };
   }
   return options;
 }

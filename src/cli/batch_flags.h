@@ -31,6 +31,9 @@ struct BatchFlags {
   /// Refuses what cannot be, before a model is loaded.
   void check() const;
 
+  /// Whether the model is to be opened with its layers of multi-token prediction.
+  bool needs_mtp() const { return speculate == "mtp"; }
+
   DiskCache open_cache(Engine& engine) const;
   BatcherOptions options(const DiskCache& cache) const;
 };

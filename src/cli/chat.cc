@@ -105,6 +105,7 @@ class SavedChat {
 int chat_command(Arguments arguments) {
   ChatFlags f;
   if (!parse(describe(f), arguments)) return 0;
+  f.engine.need_mtp = f.batch.needs_mtp();
   f.batch.check();
   GenerateOptions options;
   f.stop.apply(options);

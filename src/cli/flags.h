@@ -17,6 +17,7 @@ namespace kogia::cli {
 struct EngineFlags {
   Index threads = 0, chunk = 512, ctx = 0;
   Index cache_tokens = 0;  // EngineOptions; no flag of its own
+  bool need_mtp = false;   // nor has this
   std::string isa, mla = "absorbed", compute, cache_type;
   bool no_pack = false, keep_packed = false, verify = false, quiet = false, verbose = false;
 

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/answer_printer.h"
 #include "cli/commands.h"
+#include "cli/draft_report.h"
 #include "cli/hub_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
@@ -125,10 +126,7 @@ void print_json(const RunFlags& f, const Engine& engine, const Generation& g) {
   object["completion_tokens"] = g.ids.size();
   object["prefill_s"] = g.prefill_s;
   object["decode_s"] = g.decode_s;
-  if (f.batch.speculate != "none") {
-    object["drafted"] = g.n_drafted;
-    object["accepted"] = g.n_accepted;
-  }
+  if (f.batch.speculate != "none") add_drafts(object, g.drafts);
   write_json(object);
 }
 
@@ -157,6 +155,7 @@ void say_how_it_went(const Engine& engine, const Generation& g) {
 int run_command(Arguments arguments) {
   RunFlags f;
   if (!parse(describe(f), arguments)) return 0;
+  f.engine.need_mtp = f.batch.needs_mtp();
   check(f);
   GenerateOptions options;
   f.stop.apply(options);

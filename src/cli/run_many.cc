@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "cli/draft_report.h"
 #include "cli/output.h"
 #include "cli/run_flags.h"
 #include "cli/run_prompts.h"
@@ -50,17 +51,17 @@ void print_summary(const RunFlags& f, const PromptRunResult& r, Index n_kept, In
                    double seconds) {
   const double rate = seconds > 0 ? static_cast<double>(r.n_tokens) / seconds : 0;
   if (f.json && !f.out.empty()) {
-    write_json({{"answers", r.n_answers},
-                {"failed", r.n_failed},
-                {"kept", n_kept},
-                {"missing", n_missing},
-                {"prompt_tokens", r.n_prompt_tokens},
-                {"cached_tokens", r.n_cached_tokens},
-                {"completion_tokens", r.n_tokens},
-                {"drafted", r.n_drafted},
-                {"accepted", r.n_accepted},
-                {"seconds", seconds},
-                {"tokens_per_s", rate}});
+    nlohmann::ordered_json summary = {{"answers", r.n_answers},
+                                      {"failed", r.n_failed},
+                                      {"kept", n_kept},
+                                      {"missing", n_missing},
+                                      {"prompt_tokens", r.n_prompt_tokens},
+                                      {"cached_tokens", r.n_cached_tokens},
+                                      {"completion_tokens", r.n_tokens},
+                                      {"seconds", seconds},
+                                      {"tokens_per_s", rate}};
+    add_drafts(summary, r.drafts);
+    write_json(summary);
   }
   if (f.engine.quiet) return;
   std::string line =
@@ -68,10 +69,7 @@ void print_summary(const RunFlags& f, const PromptRunResult& r, Index n_kept, In
                   counted(r.n_answers + r.n_failed, "answer"), counted(r.n_tokens, "token"),
                   format_duration(seconds), rate, counted(r.n_prompt_tokens, "token"),
                   100 * share(r.n_cached_tokens, r.n_prompt_tokens));
-  if (r.n_drafted > 0) {
-    line += fmt::format("; {} of {} accepted", with_commas(r.n_accepted),
-                        counted(r.n_drafted, "draft"));
-  }
+  if (const auto drafts = draft_line(r.drafts, r.n_tokens); !drafts.empty()) line += "; " + drafts;
   if (n_kept > 0) line += fmt::format("; {} there before", with_commas(n_kept));
   write_note(line);
 }

@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "base/interrupt.h"
 #include "base/mapped_file.h"
+#include "cli/draft_report.h"
 #include "cli/prompt.h"
 #include "formats/checkpoint.h"
 #include "infer/answer.h"
@@ -98,11 +99,8 @@ void add_answer(Json& line, const Generation& g, bool logprobs, const Tokenizer*
       {"completion_tokens", n},
       {"total_tokens", g.n_prompt + n},
       {"prompt_tokens_details", {{"cached_tokens", g.n_prompt - g.n_prompt_computed}}}};
-  line["timings"] = {{"wait_s", g.wait_s},
-                     {"prefill_s", g.prefill_s},
-                     {"decode_s", g.decode_s},
-                     {"drafted", g.n_drafted},
-                     {"accepted", g.n_accepted}};
+  line["timings"] = {{"wait_s", g.wait_s}, {"prefill_s", g.prefill_s}, {"decode_s", g.decode_s}};
+  add_drafts(line["timings"], g.drafts);
 }
 
 class PromptRun {
@@ -187,8 +185,7 @@ class PromptRun {
     result_.n_prompt_tokens += g.n_prompt;
     result_.n_cached_tokens += g.n_prompt - g.n_prompt_computed;
     result_.n_tokens += static_cast<Index>(g.ids.size());
-    result_.n_drafted += g.n_drafted;
-    result_.n_accepted += g.n_accepted;
+    result_.drafts.add(g.drafts);
   }
 
   const PromptFile& file_;

@@ -50,7 +50,7 @@ struct PromptRunOptions {
 struct PromptRunResult {
   Index n_answers = 0, n_failed = 0;  // of this run
   Index n_prompt_tokens = 0, n_cached_tokens = 0, n_tokens = 0;
-  Index n_drafted = 0, n_accepted = 0;
+  DraftStats drafts;
   bool interrupted = false;
 };
 

@@ -124,6 +124,22 @@ std::optional<GeneratedPiece> Answer::draw(std::span<const float> logits, Sample
   return piece;
 }
 
+std::optional<TokenId> Answer::guess(std::span<const float> logits, std::span<const TokenId> drafts,
+                                     SamplerScratch& scratch) {
+  const std::size_t n = history_.size();
+  history_.insert(history_.end(), drafts.begin(), drafts.end());
+  std::optional<TokenId> id;
+  try {
+    id = sampler_
+             .sample(logits, history_, result_.n_prompt, options_.prompt_key, options_.sample_key,
+                     scratch)
+             .id;
+  } catch (const Error&) {  // a guess that nobody can make is none
+  }
+  history_.resize(n);
+  return id && is_eos(*id) ? std::nullopt : id;
+}
+
 void Answer::commit(const GeneratedPiece& piece) {
   result_.ids.push_back(piece.id);
   result_.logprobs.push_back(piece.logprob);

@@ -29,6 +29,10 @@ class Answer {
   /// Draws the token after history() and takes it, unless it ends the text. Empty: it did. The
   /// piece's log-probabilities are not known yet; see commit().
   std::optional<GeneratedPiece> draw(std::span<const float> logits, SamplerScratch& scratch);
+  /// The token that would be drawn after history() and `drafts`, were these its logits. Empty: one
+  /// that ends the text, or none could be drawn.
+  std::optional<TokenId> guess(std::span<const float> logits, std::span<const TokenId> drafts,
+                               SamplerScratch& scratch);
   /// The last drawn piece with its log-probabilities, before the next one is committed.
   void commit(const GeneratedPiece& piece);
   /// Ends it, and hands over what there is. `piece` is text that was held back, or empty.

@@ -74,6 +74,11 @@ SchedulerLimits limits_of(const Engine& engine, const BatcherOptions& o) {
           .reuse_prefixes = o.reuse_prefixes};
 }
 
+// The token after the last draft is drawn too, and the answer ends there at the latest.
+Index most_drafts(const Answer& answer) {
+  return answer.max_tokens() - static_cast<Index>(answer.history().size()) - 1;
+}
+
 }  // namespace
 
 struct Batcher::Parts {
@@ -84,6 +89,11 @@ struct Batcher::Parts {
         scheduler(e.pages(), tree, limits_of(e, options)),
         runner(e),
         scratch(static_cast<std::size_t>(std::max(e.device().n_threads(), 1))) {
+    // With --mla auto one row and several are different sums, so drafts would change what is said.
+    drafts_allowed = e.options().mla != MlaForm::kAuto;
+    if (drafts_allowed && options.make_batch_drafter) {
+      batch_drafter = options.make_batch_drafter(engine);
+    }
     LowerTier* const lower = options.lower_tier;
     if (lower == nullptr || !options.reuse_prefixes) return;
     scheduler.restore = [this, lower](auto tenant, auto ids) { lower->restore(tree, tenant, ids); };
@@ -98,6 +108,8 @@ struct Batcher::Parts {
   BatcherStats stats_now() const;
 
   void propose_drafts();
+  void propose_together();
+  void tell_batch_drafter(const StepPlan& plan, ConstMat hidden);
   void note_admissions(const StepPlan& plan);
   void tell_miss(const Admission& admission);
   void note_prefill(const StepPlan& plan);
@@ -119,6 +131,8 @@ struct Batcher::Parts {
   Scheduler scheduler;
   Runner runner;
   std::vector<SamplerScratch> scratch;  // one a thread of the device
+  bool drafts_allowed = true;
+  std::unique_ptr<BatchDrafter> batch_drafter;
   std::map<RequestId, std::unique_ptr<Active>> active;
   std::vector<std::pair<RequestId, Error>> failed;  // in the step at hand
   RequestId next_id = 1;
@@ -131,10 +145,7 @@ struct Batcher::Parts {
 
 RequestId Batcher::Parts::submit(Request request, RequestEvents events) {
   auto a = std::make_unique<Active>(engine, request, std::move(events));
-  // With --mla auto one row and several are different sums, so drafts would change what is said.
-  if (options.make_drafter && engine.options().mla != MlaForm::kAuto) {
-    a->drafter = options.make_drafter(request);
-  }
+  if (drafts_allowed && options.make_drafter) a->drafter = options.make_drafter(request);
   const RequestId id = next_id++;
   stats.n_prompt_tokens += a->answer.n_prompt();
   if (a->answer.finished()) {
@@ -154,6 +165,7 @@ void Batcher::Parts::end(RequestId id, FinishReason reason) {
   const std::unique_ptr<Active> a = std::move(place->second);
   active.erase(place);
   const bool never_scheduled = !a->admitted && a->answer.finished();
+  if (batch_drafter) batch_drafter->remove(id);
   if (!never_scheduled) scheduler.remove(id);
   const auto now = Clock::now();
   Generation& g = a->answer.result();
@@ -175,6 +187,7 @@ void Batcher::Parts::fail(RequestId id, const Error& error) {
   const auto place = active.find(id);
   const std::unique_ptr<Active> a = std::move(place->second);
   active.erase(place);
+  if (batch_drafter) batch_drafter->remove(id);
   scheduler.remove(id);
   if (!a->events.on_error) throw error;
   a->events.on_error(error);
@@ -184,19 +197,52 @@ void Batcher::Parts::fail(RequestId id, const Error& error) {
 // A step
 
 void Batcher::Parts::propose_drafts() {
+  if (batch_drafter) return propose_together();
   if (!options.make_drafter) return;
   Index room = scheduler.draft_room();
   for (const SequenceId id : scheduler.readers()) {
     Active& a = *find(id);
-    const auto history = a.answer.history();
-    // The token after the last draft is drawn too, and the answer ends there at the latest.
-    const Index most =
-        std::min(room, a.answer.max_tokens() - static_cast<Index>(history.size()) - 1);
+    const Index most = std::min(room, most_drafts(a.answer));
     if (a.drafter == nullptr || most <= 0) continue;
-    auto drafts = a.drafter->propose(history, most);
+    auto drafts = a.drafter->propose(a.answer.history(), most);
     room -= static_cast<Index>(drafts.size());
     scheduler.set_drafts(id, std::move(drafts));
   }
+}
+
+// Where the room does not suffice for all, the oldest have it.
+void Batcher::Parts::propose_together() {
+  std::vector<BatchDrafter::Reader> readers;
+  for (const SequenceId id : scheduler.readers()) {
+    Answer& answer = find(id)->answer;
+    const Index most = std::min(scheduler.draft_room(), most_drafts(answer));
+    if (most <= 0) continue;
+    readers.push_back({.id = id,
+                       .answer = &answer,
+                       .pages = scheduler.pages(id),
+                       .max_drafts = most,
+                       .drafts = {}});
+  }
+  batch_drafter->propose(readers);
+  for (auto& reader : readers) scheduler.set_drafts(reader.id, std::move(reader.drafts));
+}
+
+void Batcher::Parts::tell_batch_drafter(const StepPlan& plan, ConstMat hidden) {
+  if (!batch_drafter) return;
+  std::vector<BatchDrafter::Computed> computed;
+  Index row = 0;
+  for (const ScheduledRows& rows : plan.rows) {
+    const auto n = static_cast<Index>(rows.ids.size());
+    computed.push_back({.id = rows.id,
+                        .first_pos = rows.first_pos,
+                        .ids = rows.ids,
+                        .history = find(rows.id)->answer.history(),
+                        .pages = rows.pages,
+                        .hidden = {hidden.row(row), n, hidden.cols, hidden.stride},
+                        .of_prompt = n > 1 + rows.n_drafts});
+    row += n;
+  }
+  batch_drafter->computed(computed);
 }
 
 void Batcher::Parts::note_admissions(const StepPlan& plan) {
@@ -319,12 +365,13 @@ void Batcher::Parts::tell_drafters(const StepPlan& plan, double seconds) {
     if (a == nullptr || !rows.wants_logits) continue;
     const Index n_accepted =
         a->pieces.empty() ? 0 : std::min(static_cast<Index>(a->pieces.size()) - 1, rows.n_drafts);
-    a->answer.result().n_drafted += rows.n_drafts;
-    a->answer.result().n_accepted += n_accepted;
     stats.n_drafted += rows.n_drafts;
     stats.n_accepted += n_accepted;
-    if (a->drafter && only_readers) {
-      a->drafter->record(rows.n_drafts, n_accepted, plan.n_rows, seconds);
+    a->answer.result().drafts.count(rows.n_drafts, n_accepted);
+    if (!only_readers) continue;
+    if (a->drafter) a->drafter->record(rows.n_drafts, n_accepted, plan.n_rows, seconds);
+    if (batch_drafter) {
+      batch_drafter->record(rows.id, rows.n_drafts, n_accepted, plan.n_rows, seconds);
     }
   }
 }
@@ -365,13 +412,15 @@ bool Batcher::Parts::step() {
       propose_drafts();
       const StepPlan plan = scheduler.plan();
       note_admissions(plan);
-      const ConstMat logits = runner.run(plan);
+      if (batch_drafter) batch_drafter->begin(plan);
+      const auto [logits, hidden] = runner.run(plan);
       scheduler.computed(plan);
       ++stats.n_steps;
       stats.n_rows += plan.n_rows;
       note_prefill(plan);
       draw(plan, logits);
       if (logits.rows > 0) fill_logprobs(plan, logits);
+      tell_batch_drafter(plan, hidden);
       tell_drafters(plan, seconds_between(begin, Clock::now()));
       deliver(plan);
     }

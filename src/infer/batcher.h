@@ -15,6 +15,7 @@
 
 namespace kogia {
 
+class BatchDrafter;
 class Drafter;
 class LowerTier;
 class PrefixTree;
@@ -56,6 +57,8 @@ struct BatcherOptions {
   LowerTier* lower_tier = nullptr;
   /// Makes the drafts of one request, or is empty: no speculation.
   std::function<std::unique_ptr<Drafter>(const Request&)> make_drafter = {};
+  /// Makes the drafts of all requests together, or is empty. Of the two one at most.
+  std::function<std::unique_ptr<BatchDrafter>(Engine&)> make_batch_drafter = {};
 };
 
 struct BatcherStats {

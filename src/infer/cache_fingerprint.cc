@@ -68,8 +68,8 @@ std::string layout_of(const Engine& engine) {
   const CacheMemory& memory = engine.cache().memory();
   const CacheSpec& spec = memory.spec;
   return fmt::format("{}, {} layers of {} x ({} + {}), {} tokens in {} bytes", name(spec.dtype),
-                     engine.model().n_cache_layers(), spec.n_kv_heads, spec.k_dim, spec.v_dim,
-                     kPageTokens, memory.page_stride);
+                     engine.model().config().num_hidden_layers, spec.n_kv_heads, spec.k_dim,
+                     spec.v_dim, kPageTokens, memory.page_stride);
 }
 
 using Fields = std::vector<std::pair<string_view, string_view>>;

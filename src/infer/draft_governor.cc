@@ -123,6 +123,25 @@ double GuessChances::chance(Index match_length, const GuessChances* common) cons
   return (right_[c] + kWeight * before) / (all_[c] + kWeight);
 }
 
+void DepthChances::record(Index n_drafted, Index n_accepted) {
+  const auto n = static_cast<std::size_t>(std::min(n_drafted, n_accepted + 1));
+  if (shares_.size() < n) shares_.resize(n);
+  const double keep = 1 - 1 / memory_;
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool right = static_cast<Index>(i) < n_accepted;
+    shares_[i] = {keep * shares_[i].right + (right ? 1 : 0), keep * shares_[i].all + 1};
+  }
+}
+
+double DepthChances::chance(Index depth, const DepthChances* common) const {
+  constexpr double kAtFirst = 0.7;
+  constexpr double kWeight = 4;  // guesses that what was known before counts for
+  const double before = common == nullptr ? kAtFirst : common->chance(depth, nullptr);
+  const auto i = static_cast<std::size_t>(depth);
+  if (i >= shares_.size()) return before;
+  return (shares_[i].right + kWeight * before) / (shares_[i].all + kWeight);
+}
+
 DraftGovernor::DraftGovernor(std::shared_ptr<DraftExperience> experience)
     : experience_(std::move(experience)) {
   KOGIA_CHECK(experience_ != nullptr);

@@ -70,10 +70,29 @@ class GuessChances {
   std::array<double, kClasses> right_{}, all_{};
 };
 
+/// Shares of guesses that were right where those before them were, by their place in the chain.
+class DepthChances {
+ public:
+  explicit DepthChances(double memory) : memory_(memory) {}
+  /// Of a chain of n_drafted guesses the first n_accepted were right, and the next one, if there
+  /// was one, was not.
+  void record(Index n_drafted, Index n_accepted);
+  /// Of the guess at `depth`, from 0 on; mixed with what `common` (null: nothing) has seen.
+  double chance(Index depth, const DepthChances* common) const;
+
+ private:
+  struct Shares {
+    double right = 0, all = 0;
+  };
+  double memory_;
+  std::vector<Shares> shares_;
+};
+
 class DraftExperience {
  public:
   StepCosts costs;
   GuessChances chances{/*memory=*/256};
+  DepthChances depths{/*memory=*/256};
 };
 
 /// Of one request.

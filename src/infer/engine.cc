@@ -13,6 +13,7 @@
 #include "formats/checkpoint.h"
 #include "formats/gguf.h"
 #include "formats/hf_config.h"
+#include "model/rewrite.h"
 
 namespace kogia {
 namespace {
@@ -108,6 +109,17 @@ GenerationDefaults defaults_of(const Checkpoint& checkpoint, const Tokenizer* to
 
 // ---------------------------------------------------------------------------------------------------
 // Weights and cache
+
+void check_mtp(const Checkpoint& checkpoint) {
+  const ModelConfig config = ModelConfig::from_checkpoint(checkpoint);
+  if (has_mtp(checkpoint, config)) return;
+  const bool in_config = config.num_nextn_predict_layers > 0;
+  throw Error(ErrorCode::kUsage,
+              fmt::format("{}: no layers of multi-token prediction ({})", checkpoint.path(),
+                          in_config ? "num_nextn_predict_layers says there are, the weights lack"
+                                    : "num_nextn_predict_layers is 0"),
+              "--speculate lookup works with every model");
+}
 
 std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& device,
                                         const EngineOptions& o) {
@@ -206,6 +218,7 @@ std::unique_ptr<Engine> Engine::open(const std::filesystem::path& path,
     p->chat_problem = e.what();
   }
   p->defaults = defaults_of(*p->checkpoint, p->tokenizer.get());
+  if (options.need_mtp) check_mtp(*p->checkpoint);
   p->model = load_model(*p->checkpoint, *p->device, options);
   const DType cache_dtype = options.cache_dtype.value_or(p->model->default_cache_dtype());
   if (cache_dtype != DType::f32 && cache_dtype != DType::bf16) {

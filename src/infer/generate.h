@@ -45,6 +45,20 @@ struct GeneratedPiece {
   std::string reasoning = {}, content = {};
 };
 
+/// Guesses at tokens, and how many of them were right.
+struct DraftCount {
+  Index n_drafted = 0, n_accepted = 0;
+};
+struct DraftStats {
+  Index n_steps = 0;  // that drew tokens
+  DraftCount all;
+  std::vector<DraftCount> at;  // of the first guess of a step, of the second, …
+
+  /// A step: of its guesses the first n_accepted were right.
+  void count(Index n_drafted, Index n_accepted);
+  void add(const DraftStats& other);
+};
+
 struct Generation {
   std::vector<TokenId> ids;     // new ones; a token that ended the text (EOS) is not among them
   std::vector<float> logprobs;  // of the model (Device::log_prob), before any sampling stage
@@ -52,7 +66,7 @@ struct Generation {
   std::string reasoning, content;
   FinishReason finish_reason = FinishReason::kStop;
   Index n_prompt = 0, n_prompt_computed = 0;  // the rest was in the cache
-  Index n_drafted = 0, n_accepted = 0;        // guesses at tokens, and those that were right
+  DraftStats drafts;
   double wait_s = 0, prefill_s = 0, decode_s = 0;
 };
 

@@ -21,7 +21,8 @@ std::int32_t PagePool::take() {
   if (free_.empty()) return -1;
   const std::int32_t page = free_.back();
   free_.pop_back();
-  at(page) = {.n_holders = 1, .kept = false};
+  Page& p = at(page);
+  p = {.n_holders = 1, .kept = false, .n_taken = p.n_taken + 1};
   return page;
 }
 

@@ -19,6 +19,8 @@ class PagePool {
   Index n_free() const { return static_cast<Index>(free_.size()); }
   Index n_idle() const { return n_idle_; }
   Index n_holders(std::int32_t page) const { return at(page).n_holders; }
+  /// How often the page was taken: another number, other contents.
+  Index n_taken(std::int32_t page) const { return at(page).n_taken; }
 
   /// A free page with one holder; -1 when there is none (an expected outcome: the caller waits,
   /// evicts or preempts).
@@ -33,6 +35,7 @@ class PagePool {
   struct Page {
     std::int32_t n_holders = 0;
     bool kept = false;  // one of the holders is the tree
+    Index n_taken = 0;
   };
   const Page& at(std::int32_t page) const;
   Page& at(std::int32_t page);

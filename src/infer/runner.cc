@@ -12,7 +12,7 @@ void Runner::copy_pages(const StepPlan& plan) {
   }
 }
 
-ConstMat Runner::run(const StepPlan& plan) {
+ForwardResult Runner::run(const StepPlan& plan) {
   copy_pages(plan);
   ids_.clear();
   sequences_.clear();
@@ -31,7 +31,7 @@ ConstMat Runner::run(const StepPlan& plan) {
                     .sequences = sequences_,
                     .logit_rows = logit_rows_,
                     .cache = engine_.cache().memory()};
-  return engine_.model().forward(batch, engine_.workspace()).logits;
+  return engine_.model().forward(batch, engine_.workspace());
 }
 
 }  // namespace kogia

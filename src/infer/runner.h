@@ -13,9 +13,9 @@ class Runner {
  public:
   explicit Runner(Engine& engine) : engine_(engine) {}
 
-  /// Logits of all rows that want them, in the order of the plan: [n, vocab_size]. They live until
-  /// the workspace is used again.
-  ConstMat run(const StepPlan& plan);
+  /// Logits of all rows that want them, and states of all rows, in the order of the plan. They live
+  /// until the engine's workspace is used again.
+  ForwardResult run(const StepPlan& plan);
 
  private:
   void copy_pages(const StepPlan& plan);

@@ -60,6 +60,12 @@ std::vector<SequenceId> Scheduler::readers() const {
   return ids;
 }
 
+std::span<const std::int32_t> Scheduler::pages(SequenceId id) {
+  const Sequence* s = find_running(id);
+  KOGIA_CHECK(s != nullptr);
+  return s->pages;
+}
+
 Index Scheduler::n_readers() const {
   return std::ranges::count_if(running_, [](const SequencePtr& s) { return s->reads(); });
 }

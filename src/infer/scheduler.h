@@ -103,6 +103,8 @@ class Scheduler {
   bool idle() const { return waiting_.empty() && running_.empty(); }
   /// Sequences whose next row is their last token, oldest first: those that may have drafts.
   std::vector<SequenceId> readers() const;
+  /// Of one that runs: the pages of its tokens so far. They live until the next call.
+  std::span<const std::int32_t> pages(SequenceId id);
   /// Room for drafts in the next step, over all readers.
   Index draft_room() const { return std::max<Index>(limits_.step_tokens - n_readers(), 0); }
   /// Every page is free or has just the holders that it should have; KOGIA_CHECKs it (for tests).

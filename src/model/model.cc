@@ -142,7 +142,7 @@ std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& d
 
 const ModelConfig& Model::config() const { return parts_->config; }
 Device& Model::device() const { return *parts_->device; }
-bool Model::has_mtp() const { return !parts_->mtp.empty(); }
+Index Model::n_mtp_layers() const { return static_cast<Index>(parts_->mtp.size()); }
 Index Model::n_cache_layers() const {
   return static_cast<Index>(parts_->blocks.size() + parts_->mtp.size());
 }

@@ -30,14 +30,17 @@ struct ActiveWeights;
 enum class MlaForm { kAbsorbed, kExpanded, kAuto };
 std::string_view name(MlaForm form);  // "absorbed", "expanded", "auto"
 
-/// Memory of a paged cache for all layers of a model: page p of layer l lies at
-/// base + p * page_stride + l * layer_stride.
+/// Memory of a paged cache for the layers of a model from first_layer on: page p of layer l lies at
+/// base + p * page_stride + (l - first_layer) * layer_stride.
 struct CacheMemory {
   CacheSpec spec;
   std::byte* base = nullptr;
   Index page_stride = 0, layer_stride = 0;
+  Index first_layer = 0;
 
-  CacheView layer(Index l) const { return {spec, base + l * layer_stride, page_stride}; }
+  CacheView layer(Index l) const {
+    return {spec, base + (l - first_layer) * layer_stride, page_stride};
+  }
 };
 
 /// Tokens of several sequences laid end to end. Nothing else tells prefill, decode, verification
@@ -124,7 +127,8 @@ class Model {
   /// What a layer caches, and how many layers do: main layers, then MTP layers where loaded.
   CacheSpec cache_spec(DType cache_dtype) const;
   Index n_cache_layers() const;
-  bool has_mtp() const;
+  Index n_mtp_layers() const;  // that were loaded: the depth of multi-token prediction
+  bool has_mtp() const { return n_mtp_layers() > 0; }
   Index n_weight_bytes() const;  // memory of the packed matrices
   /// What of it a token passes.
   ActiveWeights active_weights() const;

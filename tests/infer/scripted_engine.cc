@@ -131,7 +131,7 @@ Index Engine::vocab_size() const { return n_valid_ids(); }
 Index Engine::n_valid_ids() const { return static_cast<Index>(parts_->script.words.size()); }
 
 // The likeliest token gets logit 5, the others 0.
-ConstMat Runner::run(const StepPlan& plan) {
+ForwardResult Runner::run(const StepPlan& plan) {
   test::Script& script = *current_script;
   const auto n_words = static_cast<Index>(script.words.size());
   static std::vector<float> logits;
@@ -148,7 +148,8 @@ ConstMat Runner::run(const StepPlan& plan) {
     }
     if (rows.first_pos > 0 && script.on_append) script.on_append(static_cast<std::size_t>(end));
   }
-  return {logits.data(), static_cast<Index>(logits.size()) / n_words, n_words};
+  return {.logits = {logits.data(), static_cast<Index>(logits.size()) / n_words, n_words},
+          .hidden = {}};
 }
 
 namespace test {
