@@ -30,6 +30,7 @@ constexpr std::array kCommands{
     Command{"devices", "what this machine can compute with", devices_command},
     Command{"convert", "a checkpoint in another container", convert_command},
     Command{"train", "from text to a model", train_command},
+    Command{"report", "what a training run has done", report_command},
     Command{"synth", "a checkpoint with random weights", synth_command},
 };
 

@@ -18,6 +18,7 @@ int bench_command(Arguments arguments);
 int devices_command(Arguments arguments);
 int convert_command(Arguments arguments);
 int train_command(Arguments arguments);
+int report_command(Arguments arguments);
 int synth_command(Arguments arguments);
 
 }  // namespace kogia::cli

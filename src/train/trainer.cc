@@ -3,9 +3,11 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <numeric>
 
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -35,6 +37,13 @@ std::unique_ptr<Parameters> first_parameters(const RunConfig& config, Device& de
                                       form);
 }
 
+/// The most memory that the process has had.
+Index peak_bytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<Index>(usage.ru_maxrss) * 1024;
+}
+
 nlohmann::ordered_json line_of(const StepReport& report) {
   nlohmann::ordered_json line;
   const StepResult& r = report.result;
@@ -55,7 +64,14 @@ nlohmann::ordered_json line_of(const StepReport& report) {
     line["expert_tokens"] = tokens;
   }
   if (r.balance_loss != 0) line["balance_loss"] = r.balance_loss;
-  if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
+  line["kept_bytes"] = r.kept_bytes;
+  line["peak_bytes"] = peak_bytes();
+  if (report.validation_loss) {
+    line["validation_loss"] = *report.validation_loss;
+    if (report.validation_bits_per_byte > 0) {
+      line["validation_bits_per_byte"] = report.validation_bits_per_byte;
+    }
+  }
   if (!report.validation_max_vio.empty()) line["validation_max_vio"] = report.validation_max_vio;
   return line;
 }
@@ -143,6 +159,8 @@ void Trainer::validate(StepReport& report) {
   if (rows.empty()) return;
   const StepResult result = runner_->evaluate(rows, config_.trainer.micro_batch_size);
   report.validation_loss = result.loss;
+  const double bytes = rows_.validation_bytes_per_token();
+  if (bytes > 0) report.validation_bits_per_byte = result.loss / std::numbers::ln2 / bytes;
   for (const ExpertLoad& load : result.loads) report.validation_max_vio.push_back(max_vio(load));
 }
 

@@ -24,6 +24,7 @@ struct StepReport {
   StepResult result = {};
   double lr = 0, seconds = 0;
   std::optional<double> validation_loss = {};
+  double validation_bits_per_byte = 0;          // the same per byte of text; 0: not known
   std::vector<double> validation_max_vio = {};  // of each layer with experts, on the same rows
 };
 
