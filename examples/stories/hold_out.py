@@ -35,7 +35,7 @@ def main():
     args = parser.parse_args()
     prompts = []
     for file in args.files:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line]
         long_enough = [i for i, line in enumerate(lines) if len(text_of(line).split()) >= args.words + args.rest]
         held_out = set(sorted(long_enough, key=lambda i: hashlib.sha256(lines[i].encode()).digest())[: args.each])
         prompts += [beginning(text_of(lines[i]), args.words) for i in sorted(held_out)]
