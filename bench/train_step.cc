@@ -64,7 +64,11 @@ void step(benchmark::State& state, const Shape& shape, Recipe recipe) {
                     (std::string(shape.name) + ".json");
   Parameters parameters(*device, text_of(file), 0.02, 0, recipe, MlaForm::kExpanded);
   Optimizer optimizer(*device, parameters.all(), DType::f32);
-  StepRunner runner(*device, parameters, optimizer, {});
+  StepRunner runner(*device, parameters, optimizer,  // as kogia train has them by default
+                    {.keeping = keeping_of(recipe),
+                     .recompute_norms = false,
+                     .recompute_swiglu = false,
+                     .recompute_up_projection = false});
   const auto rows = random_rows(shape, parameters.model().config().vocab_size);
   const StepSettings settings{.optimizer = {.lr = 3e-4F}, .bias_rate = 0.001F};
   Index n = 0, kept = 0;

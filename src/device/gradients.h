@@ -58,12 +58,12 @@ struct RmsNormVjpArgs {
 };
 
 /// Of h = silu(gate) ⊙ up, with s = σ(gate):
-///   dgate += dh ⊙ up ⊙ s (1 + gate (1 − s)),  dup += dh ⊙ gate s                arXiv:2002.05202
+///   dgate = dh ⊙ up ⊙ s (1 + gate (1 − s)),  dup += dh ⊙ gate s                 arXiv:2002.05202
 struct SiluMulVjpArgs {
   const float* gate = nullptr;
   const float* up = nullptr;
   const float* dh = nullptr;
-  float* dgate = nullptr;
+  float* dgate = nullptr;  // may be dh
   float* dup = nullptr;
   Index rows = 0, n = 0;
   Index gate_stride = 0, up_stride = 0, dh_stride = 0, dgate_stride = 0, dup_stride = 0;

@@ -304,21 +304,17 @@ void Tape::silu_mul(Mat gate, ConstMat up) {
   if (options_.recompute_swiglu || options_.keeping != Keeping::kF32) remember(gate, make);
   const Mat dgate = grad(gate), dup = grad(up);
   record("SwiGLU", nullptr, [this, kept_gate, kept_up, dgate, dup] {
-    const Arena::Scope scope(scratch_);
-    const Mat dh = scratch_.matrix(dgate.rows, dgate.cols);  // it stands where dgate will
-    copy_rows(device_, dgate, dh);
-    clear(device_, dgate);
     const ConstMat g = restore(kept_gate), u = restore(kept_up);
     device_.silu_mul_vjp({.gate = g.data,
                           .up = u.data,
-                          .dh = dh.data,
+                          .dh = dgate.data,  // it stands where dgate will
                           .dgate = dgate.data,
                           .dup = dup.data,
                           .rows = g.rows,
                           .n = g.cols,
                           .gate_stride = g.stride,
                           .up_stride = u.stride,
-                          .dh_stride = dh.stride,
+                          .dh_stride = dgate.stride,
                           .dgate_stride = dgate.stride,
                           .dup_stride = dup.stride});
   });

@@ -61,7 +61,7 @@ void silu_mul_vjp(const SiluMulVjpArgs& a) {
       const double dh = f64(a.dh[r * a.dh_stride + i]);
       double dgate = 0, dup = 0;
       reference::silu_mul_vjp(&gate, &up, &dh, 1, &dgate, &dup);
-      add_to(a.dgate[r * a.dgate_stride + i], dgate);
+      a.dgate[r * a.dgate_stride + i] = static_cast<float>(dgate);
       add_to(a.dup[r * a.dup_stride + i], dup);
     }
   }

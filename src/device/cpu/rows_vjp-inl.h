@@ -50,7 +50,7 @@ void rms_norm_vjp(const RmsNormVjpArgs& a, Index begin, Index end, float* sums) 
   }
 }
 
-// dgate += dh ⊙ up ⊙ s (1 + gate (1 − s)),  dup += dh ⊙ gate s,  s = σ(gate)
+// dgate = dh ⊙ up ⊙ s (1 + gate (1 − s)),  dup += dh ⊙ gate s,  s = σ(gate)
 void silu_mul_vjp(const SiluMulVjpArgs& a) {
   const auto one = hn::Set(kF32, 1.0F);
   for (Index r = 0; r < a.rows; ++r) {
@@ -63,8 +63,8 @@ void silu_mul_vjp(const SiluMulVjpArgs& a) {
       const auto s = sigmoid(g);
       const auto slope = hn::Mul(s, hn::MulAdd(g, hn::Sub(one, s), one));
       const auto hu = hn::Mul(h, load_n(up + i, left));
-      store_n(hn::MulAdd(hu, slope, load_n(dgate + i, left)), dgate + i, left);
       store_n(hn::MulAdd(h, hn::Mul(g, s), load_n(dup + i, left)), dup + i, left);
+      store_n(hn::Mul(hu, slope), dgate + i, left);
     }
   }
 }
