@@ -74,6 +74,7 @@ struct RunConfig {
     Index checkpoint_every = 500;
     Index keep_checkpoints = 2;
     Recompute recompute;
+    bool tensorboard = true;   // event files beside metrics.jsonl
     double stop_at_spike = 3;  // nats over the mean loss of the steps before; 0: never
   } trainer;
 

@@ -42,6 +42,7 @@ void add_trainer(RunConfig::Trainer& t, std::vector<Field>& to) {
   to.push_back(uncompared(count("trainer", "checkpoint_every", t.checkpoint_every)));
   to.push_back(uncompared(count("trainer", "keep_checkpoints", t.keep_checkpoints, 1)));
   to.push_back({.section = "trainer", .key = "recompute", .target = &t.recompute});
+  to.push_back(uncompared({.section = "trainer", .key = "tensorboard", .target = &t.tensorboard}));
   to.push_back(
       uncompared({.section = "trainer", .key = "stop_at_spike", .target = &t.stop_at_spike}));
 }

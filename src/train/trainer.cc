@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "train/event_file.h"
 #include "train/run_file.h"
 #include "train/schedule.h"
 
@@ -76,7 +77,41 @@ nlohmann::ordered_json line_of(const StepReport& report) {
   return line;
 }
 
+std::vector<EventFile::Scalar> scalars_of(const StepReport& report) {
+  const StepResult& r = report.result;
+  std::vector<EventFile::Scalar> out{
+      {"train/loss", r.loss},
+      {"train/grad_norm", r.grad_norm},
+      {"train/lr", report.lr},
+      {"train/tokens_per_s", static_cast<double>(r.n_tokens) / report.seconds}};
+  for (std::size_t d = 0; d < r.mtp_loss.size(); ++d) {
+    out.emplace_back(fmt::format("train/mtp_loss_{}", d + 1), r.mtp_loss[d]);
+  }
+  for (const ExpertLoad& load : r.loads) {
+    out.emplace_back(fmt::format("experts/max_vio_layer_{}", load.layer), max_vio(load));
+  }
+  if (report.validation_loss) out.emplace_back("validation/loss", *report.validation_loss);
+  if (report.validation_bits_per_byte > 0) {
+    out.emplace_back("validation/bits_per_byte", report.validation_bits_per_byte);
+  }
+  return out;
+}
+
+double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 }  // namespace
+
+double training_flops_per_token(const ModelConfig& c) {
+  const auto f = [](Index n) { return static_cast<double>(n); };
+  const double head = f(c.vocab_size) * f(c.hidden_size);
+  const double ends = c.tie_word_embeddings ? head : 2 * head;
+  const double layers = f(count_parameters(c).active) - ends;
+  const double depth =
+      layers / f(c.num_hidden_layers) + 2 * f(c.hidden_size) * f(c.hidden_size) + head;
+  return 6 * (layers + head + f(c.num_nextn_predict_layers) * depth);
+}
 
 Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
                  const std::optional<RunFolder::Found>& checkpoint, CheckpointTokenizer tokenizer)
@@ -174,6 +209,10 @@ void Trainer::save() {
 TrainReport Trainer::run(const std::function<void(const StepReport&)>& tell) {
   const auto begin = std::chrono::steady_clock::now();
   MetricsLog log(folder_.path() / "metrics.jsonl", step_);
+  std::optional<EventFile> events;
+  if (config_.trainer.tensorboard) {
+    events.emplace(folder_.path() / "tensorboard" / "events.out.tfevents.0.kogia", step_);
+  }
   const RunConfig::Trainer& t = config_.trainer;
   const auto due = [&](Index every) { return every > 0 && step_ % every == 0; };
   TrainReport report{.first_step = step_};
@@ -181,6 +220,7 @@ TrainReport Trainer::run(const std::function<void(const StepReport&)>& tell) {
     StepReport step = one_step();
     if (due(t.eval_every) || step_ == t.steps) validate(step);
     log.add(line_of(step));
+    if (events) events->add(step.step, seconds_since_1970(), scalars_of(step));
     if (due(t.checkpoint_every)) save();
     report.loss = step.result.loss;
     report.n_tokens += step.result.n_tokens;
