@@ -8,10 +8,12 @@
 
 namespace kogia {
 
-Corpus::Corpus(std::vector<Source> sources, Index sequence_length, std::uint64_t seed)
+Corpus::Corpus(std::vector<Source> sources, Index sequence_length, std::uint64_t seed,
+               std::vector<Index> token_bytes)
     : sources_(std::move(sources)),
       sequence_length_(sequence_length),
       seed_(seed),
+      token_bytes_(std::move(token_bytes)),
       orders_(sources_.size()),
       taken_(sources_.size(), 0) {
   double sum = 0;
@@ -117,13 +119,6 @@ std::vector<PackedRow> Corpus::validation_rows(Index n) {
     }
   }
   return rows;
-}
-
-double Corpus::validation_bytes_per_token() const {
-  Index bytes = 0;
-  for (const Source& s : sources_) bytes += s.held_out->n_text_bytes();
-  const Index tokens = n_held_out_tokens();
-  return tokens == 0 ? 0 : static_cast<double>(bytes) / static_cast<double>(tokens);
 }
 
 Index Corpus::n_train_tokens() const {

@@ -22,13 +22,14 @@ class Corpus final : public RowSource {
     double weight = 1;
   };
   /// Throws Error (usage) where a source has nothing to learn from.
-  Corpus(std::vector<Source> sources, Index sequence_length, std::uint64_t seed);
+  Corpus(std::vector<Source> sources, Index sequence_length, std::uint64_t seed,
+         std::vector<Index> token_bytes = {});
 
   /// Cost: where `first` is not where the last call ended, which source each row before it came
   /// from is counted again (10 million rows a second).
   std::vector<PackedRow> rows(Index first, Index n) override;
   std::vector<PackedRow> validation_rows(Index n) override;
-  double validation_bytes_per_token() const override;
+  std::span<const Index> token_bytes() const override { return token_bytes_; }
 
   Index n_train_tokens() const;
   Index n_held_out_tokens() const;
@@ -47,6 +48,7 @@ class Corpus final : public RowSource {
   std::vector<Source> sources_;
   Index sequence_length_;
   std::uint64_t seed_;
+  std::vector<Index> token_bytes_;
   std::vector<Order> orders_;  // of sources_
   std::vector<Index> taken_;   // rows of each source before position_
   Index position_ = 0;

@@ -51,14 +51,6 @@ Keeping keeping_of(Recipe recipe) {
   return Keeping::kF32;
 }
 
-double max_vio(const ExpertLoad& load) {
-  const std::vector<Index>& tokens = load.tokens;
-  const Index sum = std::accumulate(tokens.begin(), tokens.end(), Index{0});
-  if (sum == 0) return 0;
-  const double mean = static_cast<double>(sum) / static_cast<double>(tokens.size());
-  return (static_cast<double>(*std::max_element(tokens.begin(), tokens.end())) - mean) / mean;
-}
-
 /// Rows laid end to end, each text a sequence of all its tokens but the last.
 struct StepRunner::MicroBatch {
   explicit MicroBatch(std::span<const PackedRow> rows) {

@@ -10,6 +10,7 @@
 
 #include "model/model.h"
 #include "model/tape.h"
+#include "train/expert_balance.h"
 #include "train/optimizer.h"
 #include "train/packed_row.h"
 #include "train/parameters.h"
@@ -26,9 +27,6 @@ struct StepSettings {
 
 /// How a recipe keeps what its backward pass needs.
 Keeping keeping_of(Recipe recipe);
-
-/// (largest − mean) / mean of the experts' tokens                      arXiv:2408.15664 eq. 4
-double max_vio(const ExpertLoad& load);
 
 struct StepResult {
   double loss = 0;  // mean −log p of the tokens that the main model predicted, nats

@@ -8,10 +8,10 @@
 namespace kogia {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x314B4F5441474F4BULL;  // "KOGATOK1"
+constexpr std::uint64_t kMagic = 0x324B4F5441474F4BULL;  // "KOGATOK2"
 
 struct Footer {
-  std::uint64_t n_tokens = 0, n_documents = 0, n_text_bytes = 0, id_bytes = 0;
+  std::uint64_t n_tokens = 0, n_documents = 0, id_bytes = 0;
   std::uint64_t key[2] = {};
   std::uint64_t magic = kMagic;
 };
@@ -22,7 +22,7 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, Index n_voca
                                  const Hash128& key)
     : file_(path), key_(key), id_bytes_(n_vocabulary <= 65536 ? 2 : 4) {}
 
-void TokenFileWriter::add_document(std::span<const std::int32_t> ids, Index n_text_bytes) {
+void TokenFileWriter::add_document(std::span<const std::int32_t> ids) {
   if (id_bytes_ == 4) {
     file_.append(std::as_bytes(ids));
   } else {
@@ -30,7 +30,6 @@ void TokenFileWriter::add_document(std::span<const std::int32_t> ids, Index n_te
     file_.append(std::as_bytes(std::span(small)));
   }
   ends_.push_back((ends_.empty() ? 0 : ends_.back()) + ids.size());
-  n_text_bytes_ += n_text_bytes;
 }
 
 void TokenFileWriter::commit() {
@@ -39,7 +38,6 @@ void TokenFileWriter::commit() {
   Footer footer;
   footer.n_tokens = ends_.empty() ? 0 : ends_.back();
   footer.n_documents = ends_.size();
-  footer.n_text_bytes = static_cast<std::uint64_t>(n_text_bytes_);
   footer.id_bytes = static_cast<std::uint64_t>(id_bytes_);
   std::copy_n(key_.words, 2, footer.key);
   file_.append(std::as_bytes(std::span(&footer, 1)));
@@ -63,7 +61,6 @@ std::unique_ptr<TokenFile> TokenFile::open(const std::filesystem::path& path, co
   const std::uint64_t ids = (footer.n_tokens * footer.id_bytes + 7) / 8 * 8;
   if (ids + 8 * footer.n_documents + sizeof(Footer) != size) return nullptr;
   file->id_bytes_ = static_cast<Index>(footer.id_bytes);
-  file->n_text_bytes_ = static_cast<Index>(footer.n_text_bytes);
   file->ends_.resize(footer.n_documents);
   if (footer.n_documents > 0) {  // of nothing, data() may be null
     std::memcpy(file->ends_.data(), bytes.data() + ids, 8 * footer.n_documents);

@@ -22,8 +22,7 @@ class TokenFileWriter {
  public:
   /// `key` names what the ids are made of. Ids fit into 2 bytes where n_vocabulary does.
   TokenFileWriter(const std::filesystem::path& path, Index n_vocabulary, const Hash128& key);
-  /// n_text_bytes: of the text that it was.
-  void add_document(std::span<const std::int32_t> ids, Index n_text_bytes);
+  void add_document(std::span<const std::int32_t> ids);
   void commit();
   Index n_documents() const { return static_cast<Index>(ends_.size()); }
 
@@ -31,7 +30,6 @@ class TokenFileWriter {
   AtomicFile file_;
   Hash128 key_;
   Index id_bytes_;
-  Index n_text_bytes_ = 0;
   std::vector<std::uint64_t> ends_;
 };
 
@@ -43,7 +41,6 @@ class TokenFile {
 
   Index n_documents() const { return static_cast<Index>(ends_.size()); }
   Index n_tokens() const { return ends_.empty() ? 0 : static_cast<Index>(ends_.back()); }
-  Index n_text_bytes() const { return n_text_bytes_; }
   Index document_tokens(Index document) const { return end(document) - begin(document); }
   /// Ids [first, first + n) of a document, appended to `to`.
   void append(Index document, Index first, Index n, std::vector<std::int32_t>& to) const;
@@ -56,7 +53,7 @@ class TokenFile {
   Index begin(Index document) const { return document == 0 ? 0 : end(document - 1); }
 
   MappedFile file_;
-  Index id_bytes_ = 4, n_text_bytes_ = 0;
+  Index id_bytes_ = 4;
   std::vector<std::uint64_t> ends_;
 };
 

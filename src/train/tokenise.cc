@@ -16,7 +16,7 @@ namespace {
 
 // Of text that is tokenised side by side.
 constexpr std::size_t kBatchBytes = std::size_t{4} << 20;
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 std::string text_of(const fs::path& path) { return std::string(MappedFile::open(path).text()); }
 
@@ -88,7 +88,7 @@ class Tokeniser {
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const std::uint64_t hash = hash_bytes(std::as_bytes(std::span(texts_[i])));
       const bool held = static_cast<double>(hash >> 11) * 0x1p-53 < holdout_;
-      (held ? held_out_ : train_).add_document(ids[i], static_cast<Index>(texts_[i].size()));
+      (held ? held_out_ : train_).add_document(ids[i]);
     }
     texts_.clear();
     n_bytes_ = 0;
@@ -101,6 +101,16 @@ class Tokeniser {
   std::vector<std::string> texts_;
   std::size_t n_bytes_ = 0;
 };
+
+/// By id; control tokens stand for no text.
+std::vector<Index> bytes_of_tokens(const Tokenizer& tokenizer) {
+  std::vector<Index> bytes;
+  for (TokenId id = 0; id < tokenizer.n_tokens(); ++id) {
+    const bool control = tokenizer.is_special(id) || id == tokenizer.eos() || id == tokenizer.bos();
+    bytes.push_back(control ? 0 : static_cast<Index>(tokenizer.token_bytes(id).size()));
+  }
+  return bytes;
+}
 
 }  // namespace
 
@@ -160,7 +170,8 @@ std::unique_ptr<Corpus> open_corpus(const RunConfig& config, const RunTokenizer&
     sources.push_back(std::move(*made));
   }
   return std::make_unique<Corpus>(std::move(sources), config.data.sequence_length,
-                                  static_cast<std::uint64_t>(config.data.seed));
+                                  static_cast<std::uint64_t>(config.data.seed),
+                                  bytes_of_tokens(*tokenizer.tokenizer));
 }
 
 }  // namespace kogia

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "train/event_file.h"
+#include "train/row_counts.h"
 #include "train/run_file.h"
 #include "train/schedule.h"
 
@@ -38,6 +39,10 @@ std::unique_ptr<Parameters> first_parameters(const RunConfig& config, Device& de
                                       form);
 }
 
+double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 /// The most memory that the process has had.
 Index peak_bytes() {
   rusage usage = {};
@@ -55,6 +60,11 @@ nlohmann::ordered_json line_of(const StepReport& report) {
   line["lr"] = report.lr;
   line["tokens"] = r.n_tokens;
   line["seconds"] = report.seconds;
+  line["time"] = seconds_since_1970();
+  if (report.bytes > 0) line["bytes"] = report.bytes;
+  line["flops"] = report.flops;
+  line["kept_bytes"] = r.kept_bytes;
+  line["peak_bytes"] = peak_bytes();
   if (!r.loads.empty()) {
     nlohmann::ordered_json vio, tokens;
     for (const ExpertLoad& load : r.loads) {
@@ -65,14 +75,11 @@ nlohmann::ordered_json line_of(const StepReport& report) {
     line["expert_tokens"] = tokens;
   }
   if (r.balance_loss != 0) line["balance_loss"] = r.balance_loss;
-  line["kept_bytes"] = r.kept_bytes;
-  line["peak_bytes"] = peak_bytes();
-  if (report.validation_loss) {
-    line["validation_loss"] = *report.validation_loss;
-    if (report.validation_bits_per_byte > 0) {
-      line["validation_bits_per_byte"] = report.validation_bits_per_byte;
-    }
+  if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
+  if (report.validation_bits_per_byte > 0) {
+    line["validation_bits_per_byte"] = report.validation_bits_per_byte;
   }
+  if (!report.validation_mtp_loss.empty()) line["validation_mtp_loss"] = report.validation_mtp_loss;
   if (!report.validation_max_vio.empty()) line["validation_max_vio"] = report.validation_max_vio;
   return line;
 }
@@ -95,10 +102,6 @@ std::vector<EventFile::Scalar> scalars_of(const StepReport& report) {
     out.emplace_back("validation/bits_per_byte", report.validation_bits_per_byte);
   }
   return out;
-}
-
-double seconds_since_1970() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -185,6 +188,8 @@ StepReport Trainer::one_step() {
   if (losses_.size() > kWindow) losses_.pop_front();
   report.step = ++step_;
   report.lr = static_cast<double>(how.optimizer.lr);
+  report.bytes = predicted_bytes(rows, rows_.token_bytes());
+  report.flops = train_flops(parameters_->model().config(), rows);
   report.seconds = seconds_since(begin);
   return report;
 }
@@ -194,8 +199,11 @@ void Trainer::validate(StepReport& report) {
   if (rows.empty()) return;
   const StepResult result = runner_->evaluate(rows, config_.trainer.micro_batch_size);
   report.validation_loss = result.loss;
-  const double bytes = rows_.validation_bytes_per_token();
-  if (bytes > 0) report.validation_bits_per_byte = result.loss / std::numbers::ln2 / bytes;
+  report.validation_mtp_loss = result.mtp_loss;
+  if (const Index bytes = predicted_bytes(rows, rows_.token_bytes()); bytes > 0) {
+    const double bits = result.loss * static_cast<double>(result.n_tokens) / std::numbers::ln2;
+    report.validation_bits_per_byte = bits / static_cast<double>(bytes);
+  }
   for (const ExpertLoad& load : result.loads) report.validation_max_vio.push_back(max_vio(load));
 }
 

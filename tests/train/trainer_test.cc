@@ -5,6 +5,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <numbers>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -43,7 +44,10 @@ class Rows final : public RowSource {
     return rows;
   }
   std::vector<PackedRow> validation_rows(Index n) override { return rows(1'000'000, n); }
-  double validation_bytes_per_token() const override { return 1; }
+  std::span<const Index> token_bytes() const override { return token_bytes_; }
+
+ private:
+  std::vector<Index> token_bytes_ = std::vector<Index>(64, 2);
 };
 
 constexpr std::string_view kRun = R"(
@@ -164,6 +168,16 @@ TEST_F(TrainerTest, LearnsAndLeavesWhatCanBeLoaded) {
   EXPECT_LT(report.loss, 1.6);  // log 2 is what cannot be known
   ASSERT_TRUE(report.validation_loss.has_value());
   EXPECT_LT(*report.validation_loss, 1.6);
+  // Every text of n tokens predicts n − 1 of them, of two bytes each; a row has two texts.
+  EXPECT_EQ(lines[3]["tokens"], 4 * 46);
+  EXPECT_EQ(lines[3]["bytes"], 4 * 46 * 2);
+  EXPECT_GT(lines[3]["kept_bytes"], 1000);
+  EXPECT_GE(lines[3]["peak_bytes"], lines[0]["peak_bytes"]);
+  EXPECT_GE(lines[3]["time"], lines[2]["time"]);
+  EXPECT_NEAR(lines.back()["validation_bits_per_byte"].get<double>(),
+              *report.validation_loss / 2 / std::numbers::ln2, 1e-12);
+  EXPECT_EQ(lines.back()["validation_mtp_loss"].size(), 1u);
+  EXPECT_FALSE(lines[3].contains("validation_bits_per_byte"));
   const auto device = make_cpu_device();
   const auto checkpoint = Checkpoint::open(dir_ / "a" / "latest");
   const auto model = Model::load(*checkpoint, *device, {});
