@@ -1,6 +1,5 @@
-// kogia report: what a run has done, as a page and a table.
+// kogia report: what a run did, as a page and as a table.
 
-#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -8,19 +7,21 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
-#include "base/mapped_file.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cli/output.h"
 #include "train/report_page.h"
+#include "train/run_figures.h"
 
 namespace kogia::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 
 struct ReportFlags {
-  std::string run, compare, out;
+  std::string run;
+  std::optional<std::string> compare, out;
   bool json = false;
 };
 
@@ -28,14 +29,13 @@ CommandLine describe(ReportFlags& f) {
   return {
       .name = "report",
       .summary =
-          "What a training run has done: one HTML page that needs no network (losses, bits "
-          "per byte, load of the experts, gradients, speed, memory), and the figures of its "
-          "end as a table. A run that is still going may be looked at.",
-      .positionals = {{"RUN", "the folder of a run, as kogia train --out has written it", &f.run}},
+          "Shows what a run of `kogia train` did, or is doing: one HTML page that needs nothing "
+          "beside it, and its figures as text.",
+      .positionals = {{"RUN", "the folder of the run: what --out of `kogia train` named", &f.run}},
       .groups = {{"Report",
                   {{.flags = "--compare",
                     .value = "RUN2",
-                    .help = "another run beside it, and how far apart the losses are",
+                    .help = "a second run beside it, and how far its loss lies above the first's",
                     .target = &f.compare},
                    {.flags = "--out,-o",
                     .value = "FILE",
@@ -44,43 +44,35 @@ CommandLine describe(ReportFlags& f) {
                  {"Output",
                   {{.flags = "--json",
                     .value = {},
-                    .help = "one object: the table's rows and the gap, instead of text",
+                    .help = "one object: the figures of each run, the gaps of the loss, the page",
                     .target = &f.json}}}},
-      .examples = {"kogia report runs/tiny", "kogia report runs/bf16 --compare runs/fp8"}};
+      .examples = {"kogia report runs/tiny",
+                   "kogia report runs/bf16 --compare runs/fp8 --out fp8.html"}};
 }
 
-std::string run_file_of(const fs::path& folder) {
-  const fs::path file = folder / "latest" / "kogia" / "run.toml";
-  return fs::exists(file) ? std::string(MappedFile::open(file).text()) : std::string();
-}
-
-std::string text_of(const ReportTable& table) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : table.rows) {
-    widths.resize(std::max(widths.size(), row.size()), 0);
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string out;
-  for (const auto& row : table.rows) {
-    out += fmt::format("{:<{}}", row[0], widths[0]);
-    for (std::size_t i = 1; i < row.size(); ++i) out += fmt::format("  {:>{}}", row[i], widths[i]);
-    out += '\n';
+Json figures_json(const RunMetrics& metrics) {
+  Json out{{"run", metrics.folder.string()}};
+  for (const RunFigure& figure : run_figures(metrics)) {
+    out[figure.key] = figure.value ? Json(*figure.value) : Json();
   }
   return out;
 }
 
-void print_json(const ReportTable& table, const LossGap* gap, const fs::path& page) {
-  nlohmann::ordered_json out;
-  for (std::size_t c = 1; c < table.rows[0].size(); ++c) {
-    nlohmann::ordered_json& run = out["runs"].emplace_back();
-    run["name"] = table.rows[0][c];
-    for (std::size_t r = 1; r < table.rows.size(); ++r) run[table.rows[r][0]] = table.rows[r][c];
+Json gap_json(const std::optional<LossGap>& gap) {
+  if (!gap) return {};
+  return {
+      {"first_step", gap->first_step}, {"last_step", gap->last_step}, {"relative", gap->relative}};
+}
+
+Json report_json(const std::vector<ReportedRun>& runs, const fs::path& page) {
+  Json out{{"page", page.string()}, {"runs", Json::array()}};
+  for (const ReportedRun& run : runs) out["runs"].push_back(figures_json(run.metrics));
+  if (runs.size() > 1) {
+    const auto gaps = loss_gaps(runs[0].metrics, runs[1].metrics);
+    out["worst_gap"] = gap_json(worst_gap(gaps));
+    out["last_gap"] = gap_json(gaps.empty() ? std::nullopt : std::optional(gaps.back()));
   }
-  if (gap != nullptr && gap->n_windows > 0) {
-    out["gap"] = {{"last", gap->last}, {"worst", gap->worst}, {"worst_step", gap->worst_step}};
-  }
-  out["page"] = page.string();
-  write_json(out);
+  return out;
 }
 
 }  // namespace
@@ -88,29 +80,20 @@ void print_json(const ReportTable& table, const LossGap* gap, const fs::path& pa
 int report_command(Arguments arguments) {
   ReportFlags f;
   if (!parse(describe(f), arguments)) return 0;
-  const RunMetrics run = read_run_metrics(f.run);
-  std::optional<RunMetrics> other;
-  if (!f.compare.empty()) other = read_run_metrics(f.compare);
-  const RunMetrics* const beside = other ? &*other : nullptr;
-  for (const RunMetrics* r : {&run, beside}) {
-    if (r == nullptr || r->n_damaged == 0) continue;
-    write_note(fmt::format("{}: skipped {} of metrics.jsonl that say nothing", r->name,
-                           counted(r->n_damaged, "line")));
+  std::vector<ReportedRun> runs{read_reported_run(f.run)};
+  if (f.compare) runs.push_back(read_reported_run(*f.compare));
+  std::vector<const RunMetrics*> metrics;
+  for (const ReportedRun& run : runs) {
+    for (const std::string& note : run.metrics.notes) write_note(note);
+    metrics.push_back(&run.metrics);
   }
-  const fs::path page = f.out.empty() ? fs::path(f.run) / "report.html" : fs::path(f.out);
-  write_file_atomically(page, report_page(run, beside, run_file_of(f.run)));
-  const ReportTable table = report_table(run, beside);
+  const fs::path page = f.out ? fs::path(*f.out) : fs::path(f.run) / "report.html";
+  write_file_atomically(page, report_page(runs));
   if (f.json) {
-    const LossGap gap = beside != nullptr ? loss_gap(run, *beside) : LossGap{};
-    print_json(table, beside != nullptr ? &gap : nullptr, page);
-    return 0;
+    write_json(report_json(runs, page));
+  } else {
+    write_out(printable(figures_table(metrics)) + page.string() + "\n");
   }
-  std::string text = text_of(table);
-  if (beside != nullptr) {
-    const std::string gap = gap_sentence(run, *beside);
-    text += gap.empty() ? "too few steps in common to compare losses\n" : gap + "\n";
-  }
-  write_out(fmt::format("{}{}\n", printable(text), page.string()));
   return 0;
 }
 

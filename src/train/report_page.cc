@@ -1,342 +1,449 @@
 #include "train/report_page.h"
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
-#include <numbers>
-#include <numeric>
+#include <map>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
-#include "train/report_chart.h"
-#include "train/step.h"
+#include "base/mapped_file.h"
+#include "train/run_figures.h"
+#include "train/svg_chart.h"
 
 namespace kogia {
+namespace fs = std::filesystem;
 namespace {
 
-constexpr std::size_t kSmooth = 20;       // steps of a running mean
-constexpr std::size_t kLoadWindow = 100;  // steps of a load
+constexpr std::string_view kStyle =
+#include "train/report_page.css.inc"
+    ;
+constexpr std::string_view kScript =
+#include "train/report_page.js.inc"
+    ;
 
-constexpr const char* kHead = R"(<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root { color-scheme: light dark; --ink: #1f2328; --paper: #ffffff; --line: #d8dee4;
-  --c0: #2a6fdb; --c1: #d9622b; --c2: #1a8f6b; --c3: #8a55c7; --c4: #b8860b; --c5: #c23a77; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16191d; --line: #363c44;
-  --c0: #6ba3f5; --c1: #f08c57; --c2: #4cc39a; --c3: #b58ae6; --c4: #dcb13c; --c5: #ea77a8; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1360px; margin: 2rem auto; padding: 0 1rem; }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); gap: 1.5rem; }
-figure { margin: 0; } figcaption { font-weight: 600; } small { font-weight: 400; opacity: .7; }
-svg text { font: 11px system-ui, sans-serif; fill: var(--ink); opacity: .75; }
-.grid { stroke: var(--line); } polyline, .legend line { fill: none; stroke-width: 1.6; }
-.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); }
-.c3 { stroke: var(--c3); } .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); }
-.dashed { stroke-dasharray: 5 3; } .faint { opacity: .35; stroke-width: 1; }
-rect.less { fill: var(--c0); } rect.more { fill: var(--c1); }
-.legend span { margin-right: 1.2em; font-size: 13px; } .legend svg { margin-right: .4em; }
-table { border-collapse: collapse; } td, th { text-align: right; padding: .15em 1.2em .15em 0; }
-td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px solid var(--line); }
-pre { overflow-x: auto; border: 1px solid var(--line); padding: 1em; }
-#tip { position: fixed; display: none; padding: .3em .6em; background: var(--paper); font-size: 13px;
-  border: 1px solid var(--line); pointer-events: none; white-space: pre; }
-</style>
-)";
+constexpr std::size_t kSmooth = 50;  // steps
 
-// What stands under the pointer, of each curve.
-constexpr const char* kScript = R"(<div id="tip"></div>
-<script>
-const tip = document.getElementById("tip");
-for (const chart of document.querySelectorAll("svg.chart")) {
-  const lines = [...chart.querySelectorAll("polyline")].filter(l => l.dataset.values).map(l => ({
-    label: l.dataset.label,
-    at: l.getAttribute("points").trim().split(" ").map(p => +p.split(",")[0]),
-    values: l.dataset.values.trim().split(" ").map(p => p.split(",")) }));
-  chart.onmousemove = e => {
-    const box = chart.getBoundingClientRect();
-    const x = (e.clientX - box.left) / box.width * chart.viewBox.baseVal.width;
-    tip.textContent = lines.map(l => {
-      let i = 0;
-      l.at.forEach((v, j) => { if (Math.abs(v - x) < Math.abs(l.at[i] - x)) i = j; });
-      return `${l.label || "value"}: ${(+l.values[i][1]).toPrecision(5)} at ${l.values[i][0]}`;
-    }).join("\n");
-    tip.style.cssText = `display:block; left:${e.clientX + 14}px; top:${e.clientY + 14}px`;
-  };
-  chart.onmouseleave = () => { tip.style.display = "none"; };
-}
-</script>
-)";
+using Kind = ChartLine::Kind;
+using Runs = std::vector<ReportedRun>;
 
-using ValueOf = std::function<double(const StepMetrics&)>;
-
-std::vector<ChartPoint> points_of(const RunMetrics& run, const ValueOf& value) {
-  std::vector<ChartPoint> points;
-  for (const StepMetrics& s : run.steps) points.push_back({static_cast<double>(s.step), value(s)});
-  return points;
-}
-
-std::vector<ChartPoint> smoothed(std::vector<ChartPoint> points) {
-  std::vector<ChartPoint> out = points;
-  double sum = 0;
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    sum += points[i].y;
-    if (i >= kSmooth) sum -= points[i - kSmooth].y;
-    out[i].y = sum / static_cast<double>(std::min(i + 1, kSmooth));
-  }
-  return out;
-}
-
-double mean_of(const std::vector<double>& x) {
-  if (x.empty()) return std::nan("");
-  return std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
-}
-
-/// Both runs' curves of one value.
-class Page {
+/// Lines of one chart: of one run each quantity has its colour, of two each run has, and the
+/// second quantity is dashed.
+class Lines {
  public:
-  Page(const RunMetrics& run, const RunMetrics* other) {
-    runs_.push_back(&run);
-    if (other != nullptr) runs_.push_back(other);
-  }
+  explicit Lines(const Runs& runs) : two_(runs.size() > 1) {}
 
-  std::string label(std::size_t run, const std::string& what) const {
-    if (runs_.size() == 1) return what;
-    return what.empty() ? runs_[run]->name : runs_[run]->name + " " + what;
+  void add(const ReportedRun& run, std::size_t r, int quantity, const std::string& name,
+           Curve curve, Kind kind = Kind::kStrong) {
+    if (curve.empty()) return;
+    lines_.push_back({.name = two_ ? fmt::format("{}: {}", run.metrics.name(), name) : name,
+                      .curve = std::move(curve),
+                      .color = (two_ ? static_cast<int>(r) : quantity) % 6,
+                      .kind = kind,
+                      .dashed = two_ && quantity > 0 && kind != Kind::kDots});
   }
-
-  std::string simple(const std::string& title, const std::string& unit, const ValueOf& value,
-                     bool log_y = false) const {
-    Chart chart{.title = title, .unit = unit, .lines = {}, .log_y = log_y};
-    for (std::size_t r = 0; r < runs_.size(); ++r) {
-      chart.lines.push_back({.label = label(r, ""),
-                             .points = points_of(*runs_[r], value),
-                             .colour = static_cast<int>(r)});
-    }
-    return drawn(chart);
+  /// Every step behind, the mean of some before it in front.
+  void add_smoothed(const ReportedRun& run, std::size_t r, int quantity, const std::string& name,
+                    const Curve& curve) {
+    if (!two_) add(run, r, quantity, name, curve, Kind::kFaint);
+    add(run, r, quantity, fmt::format("{}, mean of {} steps", name, kSmooth),
+        trailing_mean(curve, kSmooth));
   }
-
-  std::string loss() const {
-    Chart chart{.title = "Loss", .unit = "nats a token", .lines = {}};
-    for (std::size_t r = 0; r < runs_.size(); ++r) {
-      const int colour = static_cast<int>(r);
-      auto raw = points_of(*runs_[r], [](const StepMetrics& s) { return s.loss; });
-      chart.lines.push_back({.label = label(r, "each step"),
-                             .points = raw,
-                             .colour = colour,
-                             .dashed = false,
-                             .faint = true});
-      chart.lines.push_back({.label = label(r, fmt::format("mean of {} steps", kSmooth)),
-                             .points = smoothed(raw),
-                             .colour = colour});
-      chart.lines.push_back({.label = label(r, "held out"),
-                             .points = points_of(*runs_[r],
-                                                 [](const StepMetrics& s) {
-                                                   return s.validation_loss.value_or(std::nan(""));
-                                                 }),
-                             .colour = colour + 2,
-                             .dashed = true});
-    }
-    return drawn(chart);
-  }
-
-  std::string mtp() const {
-    Chart chart{.title = "Loss of multi-token prediction", .unit = "nats a token", .lines = {}};
-    for (std::size_t r = 0; r < runs_.size(); ++r) {
-      for (std::size_t d = 0; d < runs_[r]->steps.back().mtp_loss.size(); ++d) {
-        const auto of_depth = [d](const StepMetrics& s) {
-          return d < s.mtp_loss.size() ? s.mtp_loss[d] : std::nan("");
-        };
-        chart.lines.push_back({.label = label(r, fmt::format("depth {}", d + 1)),
-                               .points = smoothed(points_of(*runs_[r], of_depth)),
-                               .colour = static_cast<int>(d),
-                               .dashed = r > 0});
-      }
-    }
-    return chart.lines.empty() ? "" : drawn(chart);
-  }
-
-  /// A figure of the loads of the last kLoadWindow steps, at each tenth of a window.
-  std::string load(const std::string& title, double (*figure)(const ExpertLoad&)) const {
-    Chart chart{.title = title, .unit = "mean over layers", .lines = {}};
-    for (std::size_t r = 0; r < runs_.size(); ++r) {
-      const RunMetrics& run = *runs_[r];
-      ChartLine line{.label = label(r, ""), .points = {}, .colour = static_cast<int>(r)};
-      const std::size_t stride = std::max<std::size_t>(kLoadWindow / 10, run.steps.size() / 400);
-      for (std::size_t end = stride; end <= run.steps.size(); end += stride) {
-        std::vector<double> of_layers;
-        for (const ExpertLoad& l : summed_loads(run, end - std::min(end, kLoadWindow), end)) {
-          of_layers.push_back(figure(l));
-        }
-        line.points.push_back({static_cast<double>(run.steps[end - 1].step), mean_of(of_layers)});
-      }
-      chart.lines.push_back(std::move(line));
-    }
-    return drawn(chart);
-  }
+  std::vector<ChartLine> take() { return std::move(lines_); }
 
  private:
-  /// Nothing where no run has a value.
-  static std::string drawn(const Chart& chart) {
-    const bool any = std::ranges::any_of(chart.lines, [](const ChartLine& line) {
-      return std::ranges::any_of(line.points,
-                                 [](const ChartPoint& p) { return std::isfinite(p.y); });
-    });
-    return any ? chart_svg(chart) : "";
-  }
-
-  std::vector<const RunMetrics*> runs_;
+  bool two_;
+  std::vector<ChartLine> lines_;
 };
 
-/// Each expert's tokens over the mean, stretch by stretch.
-std::string heat_map(const RunMetrics& run, std::size_t layer) {
-  constexpr std::size_t kStretches = 80, kMostExperts = 64;
-  const std::size_t n = run.steps.size(), columns = std::min(n, kStretches);
-  const std::size_t all = run.steps.back().expert_tokens[layer].size();
-  const std::size_t experts = std::min(all, kMostExperts);
-  HeatMap map{.title = fmt::format("Load of {} experts, layer {} of those that have them", experts,
-                                   layer + 1),
-              .row_labels = {},
-              .rows = std::vector<std::vector<double>>(experts),
-              .column_labels = {fmt::format("step {}", run.steps.front().step),
-                                fmt::format("step {}", run.steps.back().step)}};
-  if (experts < all) map.title += fmt::format(" (of {})", all);
-  for (std::size_t e = 0; e < experts; ++e) map.row_labels.push_back(fmt::format("{}", e));
-  for (std::size_t c = 0; c < columns; ++c) {
-    const auto loads = summed_loads(run, c * n / columns, (c + 1) * n / columns);
-    const std::vector<Index>& tokens = loads[layer].tokens;
-    const double mean =
-        static_cast<double>(std::accumulate(tokens.begin(), tokens.end(), Index{0})) /
-        static_cast<double>(tokens.size());
-    for (std::size_t e = 0; e < experts; ++e) {
-      map.rows[e].push_back(mean > 0 ? static_cast<double>(tokens[e]) / mean : 0);
-    }
+template <class Add>
+std::vector<ChartLine> lines_of(const Runs& runs, Add add) {
+  Lines lines(runs);
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    add(lines, runs[r], r, runs[r].metrics);
   }
-  return heat_map_svg(map);
+  return lines.take();
 }
 
-std::string heat_maps(const RunMetrics& run) {
-  constexpr std::size_t kMostLayers = 8;
-  const std::size_t layers = run.steps.back().expert_tokens.size();
+// --- what is learnt -----------------------------------------------------------------------------
+
+std::string loss_chart(const Runs& runs) {
+  return chart_html(
+      {.title = "Loss",
+       .note = "Nats a token. The first twentieth of the steps has no say in the scale.",
+       .lines = lines_of(runs,
+                         [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                           l.add_smoothed(run, r, 0, "loss", m.loss);
+                           l.add(run, r, 1, "held out", m.validation_loss, Kind::kDots);
+                         }),
+       .skip_first = true});
+}
+
+std::string bits_chart(const Runs& runs) {
+  return chart_html(
+      {.title = "Bits per byte",
+       .note = "Of text: does not depend on the vocabulary.",
+       .lines = lines_of(runs,
+                         [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                           l.add_smoothed(run, r, 0, "bits per byte", m.bits_per_byte);
+                           l.add(run, r, 1, "held out", m.validation_bits_per_byte, Kind::kDots);
+                         }),
+       .skip_first = true});
+}
+
+std::string mtp_chart(const Runs& runs) {
+  return chart_html({.title = "Multi-token prediction: loss of each depth",
+                     .note = "Depth k predicts the token k places after the next one.",
+                     .lines = lines_of(runs,
+                                       [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                                         for (std::size_t k = 0; k < m.mtp_loss.size(); ++k) {
+                                           const std::string name = fmt::format("depth {}", k + 1);
+                                           const int quantity = static_cast<int>(k);
+                                           l.add_smoothed(run, r, quantity, name, m.mtp_loss[k]);
+                                           if (k >= m.validation_mtp_loss.size()) continue;
+                                           l.add(run, r, quantity, name + ", held out",
+                                                 m.validation_mtp_loss[k], Kind::kDots);
+                                         }
+                                       }),
+                     .skip_first = true});
+}
+
+std::string acceptance_chart(const Runs& runs) {
+  return chart_html(
+      {.title = "Multi-token prediction: acceptance of each depth",
+       .note = "Share of the held-out places where the depth's first choice is the main model's.",
+       .lines = lines_of(runs,
+                         [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                           for (std::size_t k = 0; k < m.mtp_acceptance.size(); ++k) {
+                             l.add(run, r, static_cast<int>(k), fmt::format("depth {}", k + 1),
+                                   m.mtp_acceptance[k]);
+                           }
+                         }),
+       .unit = Chart::Unit::kPercent,
+       .from_zero = true});
+}
+
+std::string gap_chart(const Runs& runs) {
+  if (runs.size() < 2) return {};
+  Curve gap;
+  for (const LossGap& g : loss_gaps(runs[0].metrics, runs[1].metrics)) {
+    gap.add(g.last_step, g.relative);
+  }
+  return chart_html(
+      {.title = "How far the second loss lies above the first",
+       .note = "Means of 50 steps, from step 101 on: " +
+               html(gaps_text(runs[0].metrics, runs[1].metrics)) + ".",
+       .lines = {{.name = runs[1].metrics.name() + " against " + runs[0].metrics.name(),
+                  .curve = std::move(gap),
+                  .color = 2}},
+       .unit = Chart::Unit::kPercent,
+       .from_zero = true});
+}
+
+// --- experts ------------------------------------------------------------------------------------
+
+/// Two curves of the experts of each run: a mean over the layers, and the worst layer.
+std::string balance_chart(const Runs& runs, Chart chart, const std::string& name,
+                          Curve ExpertCurves::* mean, Curve ExpertCurves::* worst,
+                          const std::string& worst_name) {
+  chart.lines = lines_of(runs, [&](Lines& l, const auto& run, std::size_t r, const auto& m) {
+    if (!m.experts) return;
+    l.add(run, r, 0, name, m.experts->curves().*mean);
+    if (worst != nullptr) l.add(run, r, 1, worst_name, m.experts->curves().*worst);
+  });
+  return chart_html(chart);
+}
+
+std::string balance_charts(const Runs& runs) {
+  const std::string mean = "mean over the layers", worst = "worst layer";
+  std::string out = balance_chart(
+      runs,
+      {.title = "MaxVio of each step",
+       .note = "(tokens of the busiest expert − mean) ÷ mean, over the tokens of one step.",
+       .from_zero = true},
+      mean, &ExpertCurves::max_vio, &ExpertCurves::worst_max_vio, worst);
+  out += balance_chart(runs,
+                       {.title = "MaxVio over 100 steps",
+                        .note = "The same over all tokens of the 100 steps that end here.",
+                        .from_zero = true},
+                       mean, &ExpertCurves::window_max_vio, &ExpertCurves::worst_window_max_vio,
+                       worst);
+  out +=
+      balance_chart(runs,
+                    {.title = "Entropy of the load",
+                     .note = "Over 100 steps, ÷ log of the number of experts: 1 is an even load."},
+                    mean, &ExpertCurves::entropy, &ExpertCurves::least_entropy, worst);
+  out += balance_chart(runs,
+                       {.title = "Dead experts",
+                        .note = "Without a token in 100 steps, of all layers.",
+                        .from_zero = true},
+                       "dead experts", &ExpertCurves::dead, nullptr, {});
+  return out +
+         chart_html({.title = "MaxVio on held-out text",
+                     .note = "Mean over the layers.",
+                     .lines = lines_of(runs,
+                                       [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                                         l.add(run, r, 0, "held out", m.validation_max_vio);
+                                       }),
+                     .from_zero = true});
+}
+
+/// "layer 3", "MTP 1": by config.json where it is known and fits.
+std::vector<std::string> layer_labels(const ReportedRun& run, Index n_layers) {
+  const auto config = nlohmann::json::parse(run.config_json, nullptr, false);
+  const auto number = [&](const char* key, Index otherwise) {
+    if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return otherwise;
+    return config[key].get<Index>();
+  };
+  const Index n_main = number("num_hidden_layers", 0),
+              n_mtp = number("num_nextn_predict_layers", 0);
+  const Index first = number("first_k_dense_replace", 0);
+  const Index every = std::max<Index>(1, number("moe_layer_freq", 1));
+  std::vector<std::string> labels;
+  for (Index l = first; l < n_main + n_mtp && static_cast<Index>(labels.size()) <= n_layers; ++l) {
+    if (l >= n_main)
+      labels.push_back(fmt::format("MTP {}", l - n_main + 1));
+    else if (l % every == 0)
+      labels.push_back(fmt::format("layer {}", l));
+  }
+  if (static_cast<Index>(labels.size()) == n_layers) return labels;
+  labels.clear();
+  for (Index l = 0; l < n_layers; ++l) labels.push_back(fmt::format("{}.", l + 1));
+  return labels;
+}
+
+/// Of the tokens of a layer, each expert's share ÷ an even share.
+std::vector<double> relative_load(const std::vector<Index>& tokens) {
+  double sum = 0;
+  for (const Index n : tokens) sum += static_cast<double>(n);
+  std::vector<double> load;
+  for (const Index n : tokens) {
+    load.push_back(sum == 0 ? 0
+                            : static_cast<double>(n) * static_cast<double>(tokens.size()) / sum);
+  }
+  return load;
+}
+
+HeatMap recent_load(const ReportedRun& run, const ExpertHistory& history) {
+  HeatMap map{.title = fmt::format("Load of experts, last {} steps", history.window_steps()),
+              .note = "A row a layer, a column an expert.",
+              .row_labels = layer_labels(run, history.n_layers()),
+              .rows = {},
+              .first_column = "expert 0",
+              .last_column = fmt::format("expert {}", history.n_experts() - 1),
+              .values = history.n_layers() * history.n_experts() <= 20000};
+  for (const auto& layer : history.window()) map.rows.push_back(relative_load(layer));
+  return map;
+}
+
+/// Every expert of every layer over the run: the rows of a layer lie together.
+HeatMap load_over_time(const ReportedRun& run, const ExpertHistory& history) {
+  constexpr Index kMostRows = 512;
+  const std::vector<ExpertHistory::Span>& spans = history.spans();
+  HeatMap map{.title = "Load of experts over the run",
+              .note = "A row an expert, those of a layer together.",
+              .row_labels = {},
+              .rows = {},
+              .first_column = fmt::format("step {}", spans.front().first_step),
+              .last_column = fmt::format("step {}", spans.back().last_step)};
+  const Index n_layers = history.n_layers(), n_experts = history.n_experts();
+  const auto labels = layer_labels(run, n_layers);
+  // Of more experts than there is room for, those of the first layers.
+  const Index shown = std::min(n_layers, std::max<Index>(1, kMostRows / n_experts));
+  if (shown < n_layers) map.note += fmt::format(" The first {} of {} layers.", shown, n_layers);
+  for (Index layer = 0; layer < shown; ++layer) {
+    const auto l = static_cast<std::size_t>(layer);
+    if (layer > 0) map.rows.emplace_back(spans.size(), 1.0), map.row_labels.emplace_back();
+    const std::size_t first = map.rows.size();
+    map.rows.resize(first + static_cast<std::size_t>(n_experts));
+    map.row_labels.resize(map.rows.size());
+    map.row_labels[first] = labels[l];
+    for (const ExpertHistory::Span& span : spans) {
+      const std::vector<double> load = relative_load(span.tokens[l]);
+      for (std::size_t e = 0; e < load.size(); ++e) map.rows[first + e].push_back(load[e]);
+    }
+  }
+  return map;
+}
+
+std::string heat_maps(const Runs& runs) {
   std::string out;
-  for (std::size_t i = 0; i < std::min(layers, kMostLayers); ++i) {
-    out += heat_map(run, i * layers / std::min(layers, kMostLayers));
+  for (const ReportedRun& run : runs) {
+    if (!run.metrics.experts) continue;
+    for (HeatMap map :
+         {recent_load(run, *run.metrics.experts), load_over_time(run, *run.metrics.experts)}) {
+      if (runs.size() > 1) map.title = run.metrics.name() + ": " + map.title;
+      out += heat_map_html(map);
+    }
   }
   return out;
 }
 
-std::string charts(const RunMetrics& run, const RunMetrics* other) {
-  const Page page(run, other);
-  const auto rate = [](const StepMetrics& s) {
-    return s.seconds > 0 ? static_cast<double>(s.tokens) / s.seconds : std::nan("");
-  };
-  const auto bytes = [](Index n) { return n > 0 ? static_cast<double>(n) : std::nan(""); };
-  std::string out = page.loss();
-  out += page.simple("Bits per byte, held out", "", [](const StepMetrics& s) {
-    return s.validation_bits_per_byte.value_or(std::nan(""));
+// --- how it runs --------------------------------------------------------------------------------
+
+std::string norm_chart(const Runs& runs) {
+  return chart_html({.title = "Norm of the gradient",
+                     .note = "Before clipping; logarithmic.",
+                     .lines = lines_of(runs,
+                                       [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                                         l.add_smoothed(run, r, 0, "norm", m.grad_norm);
+                                       }),
+                     .log = true});
+}
+
+std::string one_curve_chart(const Runs& runs, Chart chart, const std::string& name,
+                            Curve RunMetrics::* curve) {
+  chart.lines = lines_of(runs, [&](Lines& l, const auto& run, std::size_t r, const auto& m) {
+    l.add(run, r, 0, name, m.*curve);
   });
-  out += page.mtp();
-  out += page.simple(
-      "Norm of the gradient", "before clipping", [](const StepMetrics& s) { return s.grad_norm; },
-      true);
-  out += page.simple("Learning rate", "", [](const StepMetrics& s) { return s.lr; });
-  out += page.simple("MaxVio of each batch", "mean over layers",
-                     [](const StepMetrics& s) { return mean_of(s.max_vio); });
-  out += page.load(fmt::format("MaxVio of {} steps", kLoadWindow), max_vio);
-  out += page.simple("MaxVio of held-out text", "mean over layers",
-                     [](const StepMetrics& s) { return mean_of(s.validation_max_vio); });
-  out += page.load(fmt::format("Entropy of the load of {} steps", kLoadWindow), load_entropy);
-  out += page.simple("Speed", "tok/s", rate);
-  out += page.simple("Memory of the process", "bytes, most so far",
-                     [&](const StepMetrics& s) { return bytes(s.peak_bytes); });
-  out += page.simple("Activations kept for the backward pass", "bytes",
-                     [&](const StepMetrics& s) { return bytes(s.kept_bytes); });
-  return out + heat_maps(run);
+  return chart_html(chart);
 }
 
-std::string megabytes(Index n) { return fmt::format("{:.1f} MB", static_cast<double>(n) / 1e6); }
-
-std::string optional_text(const std::optional<double>& x) {
-  return x ? fmt::format("{:.4f}", *x) : "";
+std::string speed_chart(const Runs& runs) {
+  return chart_html({.title = "Tokens per second",
+                     .lines = lines_of(runs,
+                                       [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                                         l.add_smoothed(run, r, 0, "tokens/s", m.tokens_per_s);
+                                       }),
+                     .from_zero = true});
 }
 
-std::string table_html(const ReportTable& table) {
-  std::string out = "<table>\n";
-  for (const auto& row : table.rows) {
-    const char* const cell = &row == &table.rows.front() ? "th" : "td";
-    out += "<tr>";
-    for (const std::string& text : row) {
-      out += fmt::format("<{}>{}</{}>", cell, html_text(text), cell);
-    }
-    out += "</tr>\n";
+std::string memory_chart(const Runs& runs) {
+  return chart_html(
+      {.title = "Memory",
+       .note = "MiB: the most that the process has taken so far, and of it the activations kept "
+               "for the backward pass.",
+       .lines = lines_of(runs,
+                         [](Lines& l, const auto& run, std::size_t r, const auto& m) {
+                           l.add(run, r, 0, "peak of the process", m.peak_bytes);
+                           l.add(run, r, 1, "kept activations", m.kept_bytes);
+                         }),
+       .unit = Chart::Unit::kBytes,
+       .from_zero = true});
+}
+
+// --- the page -----------------------------------------------------------------------------------
+
+std::string section(std::string_view title, const std::string& figures) {
+  if (figures.empty()) return {};
+  return fmt::format("<h2>{}</h2><div class=\"grid-of\">{}</div>\n", title, figures);
+}
+
+std::string figures_html(const Runs& runs) {
+  std::vector<const RunMetrics*> metrics;
+  std::string head = "<th></th>", body;
+  for (const ReportedRun& run : runs) {
+    metrics.push_back(&run.metrics);
+    head += "<th>" + html(run.metrics.name()) + "</th>";
   }
-  return out + "</table>\n";
+  for (const FigureRow& row : figure_rows(metrics)) {
+    body += "<tr><th>" + html(row.label) + "</th>";
+    for (const std::string& value : row.values) body += "<td>" + value + "</td>";
+    body += "</tr>";
+  }
+  return fmt::format("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>\n", head, body);
+}
+
+/// "trainer.steps" and its value, of a file that to_toml() wrote: one key a line.
+std::map<std::string, std::string> keys_of(const std::string& toml) {
+  std::map<std::string, std::string> keys;
+  std::string section;
+  for (std::size_t at = 0; at < toml.size();) {
+    const std::size_t end = std::min(toml.find('\n', at), toml.size());
+    const std::string line = toml.substr(at, end - at);
+    const std::size_t equals = line.find(" = ");
+    if (line.starts_with('[') && line.ends_with(']')) {
+      section = line.substr(1, line.size() - 2);
+    } else if (equals != std::string::npos) {
+      keys[section + "." + line.substr(0, equals)] = line.substr(equals + 3);
+    }
+    at = end + 1;
+  }
+  return keys;
+}
+
+std::string differences_html(const Runs& runs) {
+  if (runs.size() < 2 || runs[0].run_toml.empty() || runs[1].run_toml.empty()) return {};
+  auto first = keys_of(runs[0].run_toml), second = keys_of(runs[1].run_toml);
+  for (const auto& [key, value] : second) first.try_emplace(key, "unset");
+  std::string body;
+  for (const auto& [key, value] : first) {
+    const auto at = second.find(key);
+    const std::string other = at == second.end() ? "unset" : at->second;
+    if (other == value) continue;
+    body += fmt::format("<tr><th>{}</th><td>{}</td><td>{}</td></tr>", html(key), html(value),
+                        html(other));
+  }
+  if (body.empty()) body = "<tr><th>nothing</th><td></td><td></td></tr>";
+  return fmt::format("<h3>What differs</h3><table>{}</table>\n", body);
+}
+
+std::string configuration_html(const Runs& runs) {
+  std::string out = "<h2>Configuration</h2>" + differences_html(runs);
+  for (const ReportedRun& run : runs) {
+    const std::string name = html(run.metrics.name());
+    if (run.run_toml.empty()) {
+      out += fmt::format("<p class=\"soft\">{} has no checkpoint yet.</p>", name);
+      continue;
+    }
+    out += fmt::format(
+        "<details><summary>{}: the resolved run file</summary><pre>{}</pre></details>\n", name,
+        html(run.run_toml));
+  }
+  return out;
+}
+
+std::string title_of(const Runs& runs) {
+  std::string title = runs[0].metrics.name();
+  if (runs.size() > 1) title += " and " + runs[1].metrics.name();
+  return html(title);
+}
+
+std::string notes_html(const Runs& runs) {
+  std::string out;
+  for (const ReportedRun& run : runs) {
+    for (const std::string& note : run.metrics.notes) {
+      out += "<p class=\"soft\">" + html(note) + ".</p>";
+    }
+  }
+  return out;
+}
+
+/// Its text; empty where it cannot be read: a run before its first checkpoint.
+std::string text_of(const fs::path& file) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(file, ignored)) return {};
+  return std::string(MappedFile::open(file).text());
 }
 
 }  // namespace
 
-ReportTable report_table(const RunMetrics& run, const RunMetrics* other) {
-  ReportTable table{.rows = {{""}}};
-  std::vector<RunSummary> summaries;
-  for (const RunMetrics* r : {&run, other}) {
-    if (r == nullptr) continue;
-    table.rows[0].push_back(r->name);
-    summaries.push_back(summarise(*r));
-  }
-  const auto add = [&](const std::string& what, const auto& text_of) {
-    std::vector<std::string> row{what};
-    for (const RunSummary& s : summaries) row.push_back(text_of(s));
-    const bool any =
-        std::any_of(row.begin() + 1, row.end(), [](auto& text) { return !text.empty(); });
-    if (any) table.rows.push_back(std::move(row));
-  };
-  using S = const RunSummary&;
-  add("steps", [](S s) { return fmt::format("{}", s.steps); });
-  add("tokens", [](S s) { return fmt::format("{}", s.tokens); });
-  add("loss, last 50 steps", [](S s) { return fmt::format("{:.4f}", s.loss); });
-  std::size_t depths = 0;
-  for (S s : summaries) depths = std::max(depths, s.mtp_loss.size());
-  for (std::size_t d = 0; d < depths; ++d) {
-    add(fmt::format("loss of MTP depth {}", d + 1), [d](S s) {
-      return d < s.mtp_loss.size() ? fmt::format("{:.4f}", s.mtp_loss[d]) : std::string();
-    });
-  }
-  add("held out", [](S s) { return optional_text(s.validation_loss); });
-  add("held out, best", [](S s) { return optional_text(s.best_validation_loss); });
-  add("bits per byte", [](S s) { return optional_text(s.bits_per_byte); });
-  add("MaxVio, last 100 steps", [](S s) { return optional_text(s.max_vio); });
-  add("MaxVio, held out", [](S s) { return optional_text(s.validation_max_vio); });
-  add("experts without a token",
-      [](S s) { return s.max_vio ? fmt::format("{}", s.dead_experts) : std::string(); });
-  add("tok/s", [](S s) { return fmt::format("{:.0f}", s.tokens_per_s); });
-  add("kept activations", [](S s) { return s.kept_bytes > 0 ? megabytes(s.kept_bytes) : ""; });
-  add("peak memory", [](S s) { return s.peak_bytes > 0 ? megabytes(s.peak_bytes) : ""; });
-  return table;
+ReportedRun read_reported_run(const fs::path& folder) {
+  return {.metrics = read_run_metrics(folder),
+          .run_toml = text_of(folder / "latest" / "kogia" / "run.toml"),
+          .config_json = text_of(folder / "latest" / "config.json")};
 }
 
-std::string gap_sentence(const RunMetrics& run, const RunMetrics& other) {
-  const LossGap gap = loss_gap(run, other);
-  if (gap.n_windows == 0) return {};
-  return fmt::format(
-      "loss of {} against {}, means over 50 steps after the first 100: {:+.2f} % at the end, "
-      "{:+.2f} % "
-      "at worst (to step {})",
-      other.name, run.name, 100 * gap.last, 100 * gap.worst, gap.worst_step);
-}
-
-std::string report_page(const RunMetrics& run, const RunMetrics* other,
-                        const std::string& run_toml) {
-  std::string title = run.name;
-  if (other != nullptr) title += " and " + other->name;
-  std::string out = "<!doctype html>\n<html lang=\"en\">\n<title>" + html_text(title) +
-                    "</title>\n" + kHead + "<h1>" + html_text(title) + "</h1>\n";
-  out += table_html(report_table(run, other));
-  if (other != nullptr) out += "<p>" + html_text(gap_sentence(run, *other)) + "</p>\n";
-  if (run.n_damaged > 0) {
-    out += fmt::format("<p>Lines of metrics.jsonl that say nothing: {}.</p>\n", run.n_damaged);
-  }
-  out += "<main>\n" + charts(run, other) + "</main>\n";
-  if (!run_toml.empty()) out += "<h2>Run file</h2>\n<pre>" + html_text(run_toml) + "</pre>\n";
-  return out + kScript + "</html>\n";
+std::string report_page(const std::vector<ReportedRun>& runs) {
+  std::string page = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width\"><title>{0}</title><style>{1}</style></head><body>\n"
+      "<h1>{0}</h1>{2}\n",
+      title_of(runs), kStyle, notes_html(runs));
+  page += figures_html(runs);
+  page += section("What is learnt", loss_chart(runs) + gap_chart(runs) + bits_chart(runs) +
+                                        mtp_chart(runs) + acceptance_chart(runs));
+  page += section(
+      "Experts",
+      heat_maps(runs) + balance_charts(runs) +
+          one_curve_chart(runs, {.title = "Balance loss", .note = "Weighted, of all layers."},
+                          "balance loss", &RunMetrics::balance_loss));
+  page += section("How it runs",
+                  norm_chart(runs) +
+                      one_curve_chart(runs, {.title = "Learning rate", .from_zero = true}, "rate",
+                                      &RunMetrics::lr) +
+                      speed_chart(runs) + memory_chart(runs));
+  page += configuration_html(runs);
+  return page + fmt::format("<div id=\"tip\"></div><script>{}</script></body></html>\n", kScript);
 }
 
 }  // namespace kogia

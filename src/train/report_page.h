@@ -1,5 +1,5 @@
 #pragma once
-// One run, or two beside each other, as a page and as a table.
+// The page of `kogia report`: one HTML file that needs nothing beside it, no network and no server.
 
 #include <string>
 #include <vector>
@@ -8,19 +8,17 @@
 
 namespace kogia {
 
-/// Rows of words: what it is, and what each run has.
-struct ReportTable {
-  std::vector<std::vector<std::string>> rows;
+/// What is known of a run from its folder.
+struct ReportedRun {
+  RunMetrics metrics;
+  std::string run_toml, config_json;  // of the newest checkpoint; empty before there is one
 };
-/// other: null if there is none to compare with.
-ReportTable report_table(const RunMetrics& run, const RunMetrics* other);
 
-/// "fp8 against bf16: …"; empty where the runs share too few steps.
-std::string gap_sentence(const RunMetrics& run, const RunMetrics& other);
+/// Errors  as read_run_metrics()
+ReportedRun read_reported_run(const std::filesystem::path& folder);
 
-/// One HTML file that needs no other and no network. `run_toml`: the resolved run file, shown at
-/// the end; may be empty.
-std::string report_page(const RunMetrics& run, const RunMetrics* other,
-                        const std::string& run_toml);
+/// One run, or two beside each other. The same page for the same logs; of a million steps it is
+/// not larger than of ten thousand.
+std::string report_page(const std::vector<ReportedRun>& runs);
 
 }  // namespace kogia

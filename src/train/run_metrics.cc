@@ -1,183 +1,218 @@
 #include "train/run_metrics.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <map>
+#include <limits>
+#include <numbers>
 #include <numeric>
 
-#include <nlohmann/json.hpp>
+#include <simdjson.h>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
-#include "train/step.h"
 
 namespace kogia {
 namespace fs = std::filesystem;
+namespace dom = simdjson::dom;
 namespace {
 
-constexpr std::size_t kLossWindow = 50, kLoadWindow = 100;
-constexpr Index kGapFrom = 100;
+constexpr Index kSpans = 96;          // columns of what is shown over time
+constexpr double kMostTokens = 1e15;  // of an expert: sums of a million steps fit
 
-using Json = nlohmann::json;
+std::optional<double> number(const dom::element& line, std::string_view key) {
+  double value = 0;
+  if (line[key].get(value) != simdjson::SUCCESS || !std::isfinite(value)) return {};
+  return value;
+}
 
-template <class T>
-void take(const Json& line, const char* key, T& to) {
-  const auto at = line.find(key);
-  if (at == line.end()) return;
-  if constexpr (std::is_same_v<T, double>) {
-    to = at->is_number() ? at->get<double>() : std::nan("");
-  } else {
-    to = at->get<T>();
+/// The list of numbers under a key; empty where there is none.
+std::vector<double> numbers(const dom::element& line, std::string_view key) {
+  std::vector<double> values;
+  dom::array list;
+  if (line[key].get(list) != simdjson::SUCCESS) return values;
+  for (const dom::element entry : list) {
+    double value = 0;
+    if (entry.get(value) != simdjson::SUCCESS) return {};
+    values.push_back(value);
   }
+  return values;
 }
 
-void take(const Json& line, const char* key, std::optional<double>& to) {
-  if (line.contains(key)) take(line, key, to.emplace());
-}
-
-/// Throws nlohmann's exceptions where a value has another type.
-StepMetrics step_of(const Json& line) {
-  StepMetrics s;
-  s.step = line.at("step").get<Index>();
-  take(line, "loss", s.loss);
-  take(line, "grad_norm", s.grad_norm);
-  take(line, "lr", s.lr);
-  take(line, "seconds", s.seconds);
-  take(line, "tokens", s.tokens);
-  take(line, "mtp_loss", s.mtp_loss);
-  take(line, "max_vio", s.max_vio);
-  take(line, "expert_tokens", s.expert_tokens);
-  take(line, "validation_loss", s.validation_loss);
-  take(line, "validation_bits_per_byte", s.validation_bits_per_byte);
-  take(line, "validation_max_vio", s.validation_max_vio);
-  take(line, "kept_bytes", s.kept_bytes);
-  take(line, "peak_bytes", s.peak_bytes);
-  return s;
-}
-
-void add_line(std::string_view text, RunMetrics& run) {
-  try {
-    StepMetrics step = step_of(Json::parse(text));
-    // A line that came again after a stop takes the place of the first.
-    while (!run.steps.empty() && run.steps.back().step >= step.step) run.steps.pop_back();
-    run.steps.push_back(std::move(step));
-  } catch (const Json::exception&) {
-    ++run.n_damaged;
+ExpertTokens expert_tokens(const dom::element& line) {
+  ExpertTokens tokens;
+  dom::array layers, experts;
+  if (line["expert_tokens"].get(layers) != simdjson::SUCCESS) return tokens;
+  for (const dom::element layer : layers) {
+    if (layer.get(experts) != simdjson::SUCCESS) return {};
+    std::vector<Index>& to = tokens.emplace_back();
+    for (const dom::element expert : experts) {
+      std::int64_t n = 0;
+      if (expert.get(n) != simdjson::SUCCESS || n < 0) return {};
+      if (static_cast<double>(n) > kMostTokens) return {};
+      to.push_back(n);
+    }
   }
+  return tokens;
 }
 
-double mean(const std::vector<double>& x) {
-  return std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+/// Takes lines one after another into the curves.
+class LogReader {
+ public:
+  LogReader(RunMetrics& metrics, Index n_lines)
+      : m_(metrics), history_(std::max<Index>(1, n_lines), kSpans) {}
+
+  /// False: it makes no sense.
+  bool add(std::string_view text) {
+    dom::element line;
+    if (parser_.parse(text.data(), text.size()).get(line) != simdjson::SUCCESS) return false;
+    const auto step = number(line, "step"), loss = number(line, "loss");
+    const bool known = line["loss"].error() == simdjson::SUCCESS;  // null: it was no number
+    if (!step || !known || *step <= static_cast<double>(m_.last_step) || *step > 1e15) return false;
+    m_.last_step = static_cast<Index>(*step);
+    ++m_.n_lines;
+    if (loss) m_.loss.add(m_.last_step, *loss);
+    add_scalars(line);
+    add_rates(line, loss);
+    add_lists(line);
+    return true;
+  }
+
+  void finish() {
+    if (history_.n_layers() > 0) m_.experts = std::move(history_);
+  }
+
+ private:
+  void add_scalars(const dom::element& line) {
+    const std::pair<const char*, Curve*> fields[] = {
+        {"validation_loss", &m_.validation_loss},
+        {"validation_bits_per_byte", &m_.validation_bits_per_byte},
+        {"balance_loss", &m_.balance_loss},
+        {"grad_norm", &m_.grad_norm},
+        {"lr", &m_.lr},
+        {"kept_bytes", &m_.kept_bytes},
+        {"peak_bytes", &m_.peak_bytes}};
+    for (const auto& [key, curve] : fields) {
+      if (const auto value = number(line, key)) curve->add(m_.last_step, *value);
+    }
+  }
+
+  void add_rates(const dom::element& line, std::optional<double> loss) {
+    const double tokens = number(line, "tokens").value_or(0);
+    const double seconds = number(line, "seconds").value_or(0);
+    const double bytes = number(line, "bytes").value_or(0);
+    const double flops = number(line, "flops").value_or(0);
+    m_.n_tokens += tokens;
+    m_.seconds += seconds;
+    if (tokens > 0 && seconds > 0) m_.tokens_per_s.add(m_.last_step, tokens / seconds);
+    if (flops > 0 && seconds > 0) m_.gflop_s.add(m_.last_step, 1e-9 * flops / seconds);
+    if (loss && bytes > 0 && tokens > 0) {
+      m_.bits_per_byte.add(m_.last_step, *loss * tokens / bytes / std::numbers::ln2);
+    }
+  }
+
+  void add_lists(const dom::element& line) {
+    add_depths(numbers(line, "mtp_loss"), m_.mtp_loss);
+    add_depths(numbers(line, "validation_mtp_loss"), m_.validation_mtp_loss);
+    add_depths(numbers(line, "mtp_acceptance"), m_.mtp_acceptance);
+    if (const auto vio = numbers(line, "validation_max_vio"); !vio.empty()) {
+      const double sum = std::accumulate(vio.begin(), vio.end(), 0.0);
+      m_.validation_max_vio.add(m_.last_step, sum / static_cast<double>(vio.size()));
+    }
+    if (const auto tokens = expert_tokens(line); !tokens.empty()) {
+      history_.add(m_.last_step, tokens);
+    }
+  }
+
+  void add_depths(const std::vector<double>& values, std::vector<Curve>& curves) const {
+    constexpr std::size_t kMostDepths = 16;
+    if (values.size() > kMostDepths) return;
+    if (curves.size() < values.size()) curves.resize(values.size());
+    for (std::size_t k = 0; k < values.size(); ++k) curves[k].add(m_.last_step, values[k]);
+  }
+
+  RunMetrics& m_;
+  ExpertHistory history_;
+  dom::parser parser_;
+};
+
+MappedFile open_log(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored)) {
+    throw Error(ErrorCode::kNotFound, fmt::format("{}: no such folder", folder.string()),
+                "RUN is the folder that `kogia train --out` named");
+  }
+  const fs::path file = folder / "metrics.jsonl";
+  if (!fs::exists(file, ignored)) {
+    throw Error(ErrorCode::kNotFound, fmt::format("{}: has no metrics.jsonl", folder.string()),
+                "RUN is the folder that `kogia train --out` named; a run has one after a step");
+  }
+  return MappedFile::open(file);
+}
+
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    lines.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
+/// Which lines are of a step that comes again further down, as after a stop: the last one counts.
+std::vector<bool> came_again(const std::vector<std::string_view>& lines) {
+  constexpr std::string_view kKey = "\"step\":";
+  std::vector<bool> again(lines.size(), false);
+  Index next = std::numeric_limits<Index>::max();
+  for (std::size_t i = lines.size(); i-- > 0;) {
+    const std::size_t at = lines[i].find(kKey);
+    if (at == std::string_view::npos) continue;
+    Index step = 0;
+    const char* const from = lines[i].data() + at + kKey.size();
+    const auto [end, error] = std::from_chars(from, lines[i].data() + lines[i].size(), step);
+    if (error != std::errc() || end == from || step < 1) continue;
+    again[i] = step >= next;
+    next = std::min(next, step);
+  }
+  return again;
 }
 
 }  // namespace
 
+std::string RunMetrics::name() const {
+  const fs::path path = fs::absolute(folder).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
 RunMetrics read_run_metrics(const fs::path& folder) {
-  const fs::path file = folder / "metrics.jsonl";
-  if (!fs::exists(file)) {
-    throw Error(ErrorCode::kNotFound, fmt::format("{}: there is no metrics.jsonl", folder.string()),
-                "name a folder that kogia train --out has written");
+  const MappedFile file = open_log(folder);
+  std::vector<std::string_view> lines = lines_of(file.text());
+  RunMetrics metrics;
+  metrics.folder = folder;
+  if (!file.text().empty() && !file.text().ends_with('\n')) {
+    metrics.notes.push_back(
+        fmt::format("{}: line {} was cut off and is left out", file.name(), lines.size()));
+    lines.pop_back();
   }
-  const auto mapped = MappedFile::open(file);
-  std::string_view text = mapped.text();
-  const fs::path named = fs::absolute(folder).lexically_normal();
-  RunMetrics run{.name = (named.has_filename() ? named : named.parent_path()).filename().string(),
-                 .steps = {}};
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    if (end > 0) add_line(text.substr(0, end), run);
-    text.remove_prefix(std::min(end + 1, text.size()));
+  LogReader reader(metrics, static_cast<Index>(lines.size()));
+  Index n_damaged = 0, first_damaged = 0;
+  const std::vector<bool> again = came_again(lines);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (again[i] || reader.add(lines[i])) continue;
+    if (++n_damaged == 1) first_damaged = static_cast<Index>(i) + 1;
   }
-  if (run.steps.empty()) {
-    throw Error(ErrorCode::kInvalid, fmt::format("{}: no step is in it", file.string()),
-                "a run writes a line a step: let it make one");
+  reader.finish();
+  if (metrics.n_lines == 0) {
+    throw Error(ErrorCode::kInvalid, fmt::format("{}: holds not a single step", file.name()),
+                "a line appears when the first step is done");
   }
-  return run;
-}
-
-std::vector<ExpertLoad> summed_loads(const RunMetrics& run, std::size_t begin, std::size_t end) {
-  std::vector<ExpertLoad> loads;
-  for (std::size_t i = begin; i < end; ++i) {
-    const auto& layers = run.steps[i].expert_tokens;
-    if (loads.size() < layers.size()) loads.resize(layers.size());
-    for (std::size_t l = 0; l < layers.size(); ++l) {
-      loads[l].layer = static_cast<Index>(l);
-      std::vector<Index>& sum = loads[l].tokens;
-      if (sum.size() < layers[l].size()) sum.resize(layers[l].size(), 0);
-      for (std::size_t e = 0; e < layers[l].size(); ++e) sum[e] += layers[l][e];
-    }
+  if (n_damaged > 0) {
+    metrics.notes.push_back(
+        fmt::format("{}: lines that say nothing are left out: {}, the first is line {}",
+                    file.name(), n_damaged, first_damaged));
   }
-  return loads;
-}
-
-double load_entropy(const ExpertLoad& load) {
-  const auto n = static_cast<double>(load.tokens.size());
-  const double all =
-      static_cast<double>(std::accumulate(load.tokens.begin(), load.tokens.end(), Index{0}));
-  if (all == 0 || n < 2) return 0;
-  double sum = 0;
-  for (const Index tokens : load.tokens) {
-    const double p = static_cast<double>(tokens) / all;
-    if (p > 0) sum -= p * std::log(p);
-  }
-  return sum / std::log(n);
-}
-
-LossGap loss_gap(const RunMetrics& ours, const RunMetrics& theirs) {
-  std::map<Index, double> other;
-  for (const StepMetrics& s : theirs.steps) other.emplace(s.step, s.loss);
-  LossGap gap;
-  double a = 0, b = 0;
-  std::size_t n = 0;
-  for (const StepMetrics& s : ours.steps) {
-    const auto same = other.find(s.step);
-    if (s.step <= kGapFrom || same == other.end()) continue;
-    a += s.loss, b += same->second;
-    if (++n < kLossWindow) continue;
-    gap.last = (b - a) / a;
-    if (gap.n_windows++ == 0 || std::abs(gap.last) > std::abs(gap.worst)) {
-      gap.worst = gap.last, gap.worst_step = s.step;
-    }
-    a = b = 0, n = 0;
-  }
-  return gap;
-}
-
-RunSummary summarise(const RunMetrics& run) {
-  const std::size_t n = run.steps.size();
-  RunSummary out;
-  out.steps = run.steps.back().step;
-  const std::size_t begin = n - std::min(n, kLossWindow);
-  std::vector<double> losses;
-  out.mtp_loss.assign(run.steps.back().mtp_loss.size(), 0);
-  for (std::size_t i = begin; i < n; ++i) {
-    losses.push_back(run.steps[i].loss);
-    for (std::size_t d = 0; d < std::min(out.mtp_loss.size(), run.steps[i].mtp_loss.size()); ++d) {
-      out.mtp_loss[d] += run.steps[i].mtp_loss[d] / static_cast<double>(n - begin);
-    }
-  }
-  out.loss = mean(losses);
-  double seconds = 0;
-  for (const StepMetrics& s : run.steps) {
-    out.tokens += s.tokens;
-    seconds += s.seconds;
-    out.kept_bytes = std::max(out.kept_bytes, s.kept_bytes);
-    out.peak_bytes = std::max(out.peak_bytes, s.peak_bytes);
-    if (s.validation_bits_per_byte) out.bits_per_byte = s.validation_bits_per_byte;
-    if (!s.validation_max_vio.empty()) out.validation_max_vio = mean(s.validation_max_vio);
-    if (!s.validation_loss) continue;
-    out.validation_loss = s.validation_loss;
-    out.best_validation_loss =
-        std::min(*s.validation_loss, out.best_validation_loss.value_or(*s.validation_loss));
-  }
-  if (seconds > 0) out.tokens_per_s = static_cast<double>(out.tokens) / seconds;
-  std::vector<double> vio;
-  for (const ExpertLoad& load : summed_loads(run, n - std::min(n, kLoadWindow), n)) {
-    vio.push_back(max_vio(load));
-    out.dead_experts += std::ranges::count(load.tokens, 0);
-  }
-  if (!vio.empty()) out.max_vio = mean(vio);
-  return out;
+  return metrics;
 }
 
 }  // namespace kogia
