@@ -16,6 +16,7 @@ constexpr double kManyRows = 8;         // from here on a further row …
 constexpr double kLeastRow = 0.25;      // … takes at least this share of the average one
 constexpr double kDoubt = 0.9;          // of the tokens that drafts are expected to bring
 constexpr double kMayLose = 0.01;       // of the time
+constexpr double kCredit = 4;           // and so many plain steps, where all requests have a ledger
 constexpr double kRememberSteps = 512;  // of which that is a share
 
 std::size_t bucket_of(Index rows) {
@@ -142,16 +143,19 @@ double DepthChances::chance(Index depth, const DepthChances* common) const {
   return (shares_[i].right + kWeight * before) / (shares_[i].all + kWeight);
 }
 
-DraftGovernor::DraftGovernor(std::shared_ptr<DraftExperience> experience)
-    : experience_(std::move(experience)) {
+DraftGovernor::DraftGovernor(std::shared_ptr<DraftExperience> experience, bool common_ledger)
+    : experience_(std::move(experience)), common_ledger_(common_ledger) {
   KOGIA_CHECK(experience_ != nullptr);
 }
 
-Index DraftGovernor::choose(std::span<const double> chances) const {
-  if (base_rows_ == 0 || chances.empty() || gained_ < -kMayLose * elapsed_) return 0;
-  const auto seconds = experience_->costs.seconds(base_rows_, static_cast<Index>(chances.size()));
+Index DraftGovernor::choose(std::span<const double> chances, Index n_readers) const {
+  const Index base = base_rows_ > 0 ? base_rows_ : n_readers;
+  if (base == 0 || chances.empty()) return 0;
+  const auto seconds = experience_->costs.seconds(base, static_cast<Index>(chances.size()));
   if (seconds.empty()) return 0;
-  const auto rows = static_cast<double>(base_rows_);
+  const double credit = common_ledger_ ? kCredit * seconds[0] : 0;
+  if (ledger().gained < -kMayLose * ledger().elapsed - credit) return 0;
+  const auto rows = static_cast<double>(base);
   double best = rows / seconds[0], expected = 0, all_right = 1;
   Index chosen = 0;
   for (std::size_t k = 1; k < seconds.size(); ++k) {
@@ -172,8 +176,9 @@ void DraftGovernor::record(Index n_drafted, Index n_accepted, Index n_rows, doub
   costs.record(n_rows, seconds);
   base_rows_ = n_rows - n_drafted;
   const double keep = 1 - 1 / kRememberSteps;
-  elapsed_ = keep * elapsed_ + seconds;
-  gained_ *= keep;
+  DraftLedger& book = ledger();
+  book.elapsed = keep * book.elapsed + seconds;
+  book.gained *= keep;
   if (n_drafted == 0) return;
   const auto usual = costs.seconds(base_rows_, n_drafted);
   if (usual.empty()) return;
@@ -181,7 +186,7 @@ void DraftGovernor::record(Index n_drafted, Index n_accepted, Index n_rows, doub
   const auto rows = static_cast<double>(base_rows_);
   const double one_by_one = usual[0] * (rows + static_cast<double>(n_drafted)) / rows;
   const double took = std::min({seconds, usual.back(), one_by_one});
-  gained_ += usual[0] * (rows + static_cast<double>(n_accepted)) / rows - took;
+  book.gained += usual[0] * (rows + static_cast<double>(n_accepted)) / rows - took;
 }
 
 std::shared_ptr<DraftExperience> make_draft_experience() {

@@ -88,9 +88,16 @@ class DepthChances {
   std::vector<Shares> shares_;
 };
 
+/// What drafts gained.
+struct DraftLedger {
+  double elapsed = 0;  // of the last few hundred steps
+  double gained = 0;   // by drafts, against plain steps for as many tokens; may be negative
+};
+
 class DraftExperience {
  public:
   StepCosts costs;
+  DraftLedger ledger;  // of all requests
   GuessChances chances{/*memory=*/256};
   DepthChances depths{/*memory=*/256};
 };
@@ -98,19 +105,23 @@ class DraftExperience {
 /// Of one request.
 class DraftGovernor {
  public:
-  explicit DraftGovernor(std::shared_ptr<DraftExperience> experience);
+  /// common_ledger: what drafts may lose they may lose for all requests together, not for each.
+  explicit DraftGovernor(std::shared_ptr<DraftExperience> experience, bool common_ledger = false);
 
   /// How many drafts to send, 0 to chances.size(); chances[j]: that draft j + 1 is right if those
-  /// before it are.
-  Index choose(std::span<const double> chances) const;
+  /// before it are. n_readers: rows of the step without drafts, if no step was told of yet.
+  Index choose(std::span<const double> chances, Index n_readers = 0) const;
   /// As Drafter::record.
   void record(Index n_drafted, Index n_accepted, Index n_rows, double seconds);
 
  private:
+  DraftLedger& ledger() { return common_ledger_ ? experience_->ledger : ledger_; }
+  const DraftLedger& ledger() const { return common_ledger_ ? experience_->ledger : ledger_; }
+
   std::shared_ptr<DraftExperience> experience_;
+  bool common_ledger_;
   Index base_rows_ = 0;  // of the last step, without this request's drafts; 0: none yet
-  double elapsed_ = 0;   // of the last few hundred steps
-  double gained_ = 0;    // by drafts, against plain steps for as many tokens; may be negative
+  DraftLedger ledger_;
 };
 
 }  // namespace kogia

@@ -67,7 +67,7 @@ class Queue {
 /// are computed with guesses.
 struct Sequence {
   explicit Sequence(std::shared_ptr<DraftExperience> experience)
-      : governor(std::move(experience)) {}
+      : governor(std::move(experience), /*common_ledger=*/true) {}
   DraftGovernor governor;
   DepthChances chances{/*memory=*/32};
   Index origin = 0;  // the position that is the layers' first
@@ -109,7 +109,7 @@ class MtpDrafter final : public BatchDrafter {
   Index& filled(std::int32_t page);
   void fill(const Passage& passage, Index begin);
   void admit(const Admission& admission, std::span<const std::int32_t> pages);
-  Index wanted(const Sequence& s, Index most) const;
+  Index wanted(const Sequence& s, Index most, Index n_readers) const;
   void settle(Sequence& s, Index n_true) const;
   void catch_up(std::vector<Passage> passages);
   ConstMat pass(Index k, std::span<const Passage> passages, bool logits);
@@ -273,13 +273,13 @@ void MtpDrafter::computed(std::span<const Computed> rows) {
 // ---------------------------------------------------------------------------------------------------
 // Drafts
 
-Index MtpDrafter::wanted(const Sequence& s, Index most) const {
+Index MtpDrafter::wanted(const Sequence& s, Index most, Index n_readers) const {
   if (options_.n_drafts) return std::min({*options_.n_drafts, most, depth_});
   std::vector<double> chances;
   for (Index k = 0; k < std::min(most, depth_); ++k) {
     chances.push_back(s.chances.chance(k, &experience_->depths));
   }
-  return s.governor.choose(chances);
+  return s.governor.choose(chances, n_readers);
 }
 
 void MtpDrafter::propose(std::span<Reader> readers) {
@@ -289,6 +289,7 @@ void MtpDrafter::propose(std::span<Reader> readers) {
     Index wanted;
   };
   std::vector<Chain> chains;
+  const auto n_readers = static_cast<Index>(readers.size());
   for (Reader& r : readers) {
     const auto found = sequences_.find(r.id);
     if (found == sequences_.end()) continue;
@@ -296,7 +297,7 @@ void MtpDrafter::propose(std::span<Reader> readers) {
     // The state of the last position is not there where all of the text was found in memory.
     const auto n_tokens = static_cast<Index>(r.answer->history().size());
     if (s.queues[0].size() == 0 || s.queues[0].end() != n_tokens - 1) continue;
-    if (const Index n = wanted(s, r.max_drafts); n > 0) chains.push_back({&r, &s, n});
+    if (const Index n = wanted(s, r.max_drafts, n_readers); n > 0) chains.push_back({&r, &s, n});
   }
   for (Index k = 0; k < depth_; ++k) {
     std::erase_if(chains, [&](const Chain& c) {

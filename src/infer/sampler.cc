@@ -107,6 +107,74 @@ bool better(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
+// log(u) for 0 < u < 1, the same bits whatever the libm: u = m 2^e with m around 1, log m = 2
+// artanh of (m - 1) / (m + 1) by its series.
+double log_of_uniform(double u) {
+  constexpr double kLn2High = 0x1.62e42fee00000p-1, kLn2Low = 0x1.a39ef35793c76p-33;
+  const auto bits = std::bit_cast<std::uint64_t>(u);
+  // So that m is in [1/sqrt 2, sqrt 2): its exponent is that of u / sqrt 2, rounded up.
+  constexpr std::uint64_t kRootHalf = 0x3FE6A09E667F3BCD;
+  const auto e = static_cast<std::int64_t>(bits - kRootHalf) >> 52;
+  const double m = std::bit_cast<double>(bits - (static_cast<std::uint64_t>(e) << 52));
+  const double s = (m - 1) / (m + 1), s2 = s * s;
+  double sum = 0;
+  for (int k = 23; k >= 1; k -= 2) sum = sum * s2 + 1.0 / k;
+  const auto whole = static_cast<double>(e);
+  return whole * kLn2High + (whole * kLn2Low + 2 * s * sum);
+}
+
+/// A random number for each token, of one position.
+class TokenNoise {
+ public:
+  static constexpr std::size_t kBlock = 64;
+  explicit TokenNoise(const Philox& stream) : stream_(stream) {}
+
+  /// In (0, 1), never one of them.
+  double uniform(TokenId id) const {
+    const Philox::Block b = stream_.bits(static_cast<std::uint64_t>(id) / 2);
+    return id % 2 == 0 ? of(b[0], b[1]) : of(b[2], b[3]);
+  }
+  /// Of kBlock tokens; begin is even.
+  void uniforms(TokenId begin, std::array<double, kBlock>& out) const {
+    const auto counter = static_cast<std::uint64_t>(begin) / 2;
+    for (std::size_t i = 0; i < kBlock / 2; ++i) {
+      const Philox::Block b = stream_.bits(counter + i);
+      out[2 * i] = of(b[0], b[1]);
+      out[2 * i + 1] = of(b[2], b[3]);
+    }
+  }
+
+ private:
+  static double of(std::uint32_t low, std::uint32_t high) {
+    const std::uint64_t bits = std::uint64_t{high} << 32 | low;
+    return (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52;
+  }
+  Philox stream_;
+};
+
+/// Each token comes at a random time, exponential with its weight as the rate; who comes first has
+/// won, with a chance of weight / Σ weights. (The logarithm of this is the Gumbel-max trick.) A
+/// token's luck is its own: where weights are nearly the same, so is the winner, which is what
+/// makes drafts come true at any temperature.
+class Race {
+ public:
+  void enter(TokenId id, double weight, double uniform) {
+    // -log u >= 1 - u, so most need no logarithm. (The slack is for rounding.)
+    if (!(1 - uniform < best_ * weight * (1 + 1e-9))) return;
+    const double time = -log_of_uniform(uniform) / weight;
+    if (time > best_ || (time == best_ && id > id_)) return;
+    best_ = time, id_ = id, weight_ = weight;
+  }
+  SampledToken winner(double total) const {
+    KOGIA_CHECK(weight_ > 0);  // the best has weight 1 and no stage drops it
+    return {.id = id_, .drawn_logprob = static_cast<float>(std::log(weight_ / total))};
+  }
+
+ private:
+  double best_ = std::numeric_limits<double>::infinity(), weight_ = 0;
+  TokenId id_ = 0;
+};
+
 /// The stages, on scratch.
 class Drawing {
  public:
@@ -120,8 +188,8 @@ class Drawing {
   void keep_top_k(std::span<const float> logits, std::size_t k, float largest);
   double cut_min_p();
   void cut_top_p(double whole);
-  SampledToken draw(double uniform);
-  SampledToken draw_from_all(double uniform) const;
+  SampledToken draw(const TokenNoise& noise) const;
+  SampledToken draw_from_all(const TokenNoise& noise) const;
 
  private:
   void apply_penalties(std::span<const TokenId> history, Index n_prompt);
@@ -274,58 +342,29 @@ void Drawing::cut_top_p(double whole) {
   s_.candidates.resize(kept);
 }
 
-// The inverse of the cumulative distribution, in order of id: the choice depends on which tokens
-// are left, not on how the stages found them.
-SampledToken Drawing::draw(double uniform) {
-  if (!std::ranges::is_sorted(s_.candidates, {}, &Candidate::id)) {
-    std::ranges::sort(s_.candidates, {}, &Candidate::id);
-  }
+SampledToken Drawing::draw(const TokenNoise& noise) const {
+  Race race;
   double total = 0;
-  for (const Candidate& c : s_.candidates) total += c.weight;
-  const double target = uniform * total;
-  double sum = 0;
-  const Candidate* chosen = nullptr;
   for (const Candidate& c : s_.candidates) {
-    if (c.weight == 0) continue;
-    chosen = &c;  // the last of any weight, should rounding leave the target beyond the end
-    sum += c.weight;
-    if (target < sum) break;
+    race.enter(c.id, c.weight, noise.uniform(c.id));
+    total += c.weight;
   }
-  KOGIA_CHECK(chosen != nullptr);  // the best has weight 1 and no stage drops it
-  return {.id = chosen->id, .drawn_logprob = static_cast<float>(std::log(chosen->weight / total))};
+  return race.winner(total);
 }
 
-// The same where nothing was cut: blocks are summed, then the one that the target lies in is
-// walked.
-SampledToken Drawing::draw_from_all(double uniform) const {
-  constexpr std::size_t kBlock = 256, kLanes = 4;
+// The same where nothing was cut.
+SampledToken Drawing::draw_from_all(const TokenNoise& noise) const {
+  Race race;
+  std::array<double, TokenNoise::kBlock> uniforms;
   const std::size_t n = s_.weights.size();
-  const auto block_sum = [&](std::size_t begin) {
-    std::array<double, kLanes> sums{};
-    const std::size_t end = std::min(n, begin + kBlock);
-    for (std::size_t i = begin; i < end; ++i) sums[i % kLanes] += s_.weights[i];
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  };
-  double total = 0;
-  for (std::size_t begin = 0; begin < n; begin += kBlock) total += block_sum(begin);
-  const double target = uniform * total;
-  double sum = 0;
-  std::size_t begin = 0;
-  for (; begin + kBlock < n; begin += kBlock) {
-    const double after = sum + block_sum(begin);
-    if (target < after) break;
-    sum = after;
+  for (std::size_t begin = 0; begin < n; begin += uniforms.size()) {
+    noise.uniforms(static_cast<TokenId>(begin), uniforms);
+    const std::size_t end = std::min(n, begin + uniforms.size());
+    for (std::size_t i = begin; i < end; ++i) {
+      race.enter(static_cast<TokenId>(i), s_.weights[i], uniforms[i - begin]);
+    }
   }
-  std::size_t chosen = n;  // the last of any weight, should rounding leave the target beyond it
-  for (std::size_t i = begin; i < n; ++i) {
-    if (s_.weights[i] == 0) continue;
-    chosen = i;
-    sum += s_.weights[i];
-    if (target < sum) break;
-  }
-  KOGIA_CHECK(chosen < n);  // the block's sum is not zero
-  return {.id = static_cast<TokenId>(chosen),
-          .drawn_logprob = static_cast<float>(std::log(s_.weights[chosen] / total))};
+  return race.winner(mass_above(0));
 }
 
 }  // namespace
@@ -369,7 +408,7 @@ SampledToken Sampler::sample(std::span<const float> all_logits, std::span<const 
   const std::size_t best = arg_max(logits);
   if (params_.temperature == 0) return {.id = static_cast<TokenId>(best), .drawn_logprob = 0};
 
-  const double uniform = Philox(params_.seed, prompt_key, sample_key).uniform(history.size());
+  const TokenNoise noise(Philox(params_.seed, prompt_key, sample_key, history.size()));
   const auto k = static_cast<std::size_t>(params_.top_k);
   double whole = 0;  // the mass that top_p is a share of
   if (k > 0 && k < logits.size()) {
@@ -377,11 +416,11 @@ SampledToken Sampler::sample(std::span<const float> all_logits, std::span<const 
     whole = drawing.cut_min_p();
   } else {
     drawing.weigh_all(logits, logits[best]);
-    if (params_.min_p == 0 && params_.top_p == 1) return drawing.draw_from_all(uniform);
+    if (params_.min_p == 0 && params_.top_p == 1) return drawing.draw_from_all(noise);
     whole = drawing.keep_likely(logits);
   }
   if (params_.top_p < 1) drawing.cut_top_p(whole);
-  return drawing.draw(uniform);
+  return drawing.draw(noise);
 }
 
 }  // namespace kogia

@@ -9,7 +9,7 @@
 //   3. ids that are no token (n_valid_ids and above) leave
 //   4. temperature 0 takes the largest; else logits are divided by it
 //   5. top-k, then min-p (relative to the best), then top-p over what is left, renormalised
-//   6. a token is drawn
+//   6. a token is drawn: each has a random number of its own
 // Equal logits: the lower id comes first, at every border.
 
 #include <cstdint>
@@ -60,8 +60,10 @@ struct SamplerScratch {
   std::vector<std::int32_t> counts;  // [n_valid_ids], zero between calls; see apply_penalties()
 };
 
-/// A pure function of its arguments: the random number is keyed by (seed, prompt, sample,
-/// position), never by the order of calls.
+/// A pure function of its arguments: random numbers are keyed by (seed, prompt, sample, position,
+/// token), never by the order of calls. Nearly the same logits draw the same token nearly always,
+/// as far as that is possible: the chance of another one is at most twice that by which the
+/// distributions differ.
 ///
 /// Errors   the constructor checks the parameters and the ids of the bias (usage); sample() refuses
 ///          logits that hold NaN or +inf, and a distribution that is empty

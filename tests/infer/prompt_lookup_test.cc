@@ -335,5 +335,45 @@ TEST(StepCosts, AreMediansBetweenWhichALineIsDrawn) {
   EXPECT_NEAR(seconds[2], 2.05, 1e-9);
 }
 
+// -----------------------------------------------------------------------------------------------
+// Drafts that are made in chains
+
+TEST(DepthChances, AreOfGuessesWhoseForerunnersWereRight) {
+  DepthChances chances(/*memory=*/1000);
+  for (int i = 0; i < 200; ++i) {
+    chances.record(3, 1);  // the second was wrong, of the third nothing is known
+    chances.record(3, 3);
+  }
+  EXPECT_GT(chances.chance(0, nullptr), 0.97);
+  EXPECT_NEAR(chances.chance(1, nullptr), 0.5, 0.02);
+  EXPECT_GT(chances.chance(2, nullptr), 0.97);
+  EXPECT_NEAR(chances.chance(7, nullptr), 0.7, 1e-9) << "never seen";
+  const DepthChances fresh(1000);
+  EXPECT_EQ(fresh.chance(1, &chances), chances.chance(1, nullptr));
+}
+
+TEST(DraftGovernor, ACommonLedgerBearsAWrongChainAndNotMany) {
+  const std::vector<double> chances = {0.9, 0.8, 0.7};
+  for (const bool common : {false, true}) {
+    const auto experience = make_draft_experience();
+    DraftGovernor first(experience, common);
+    EXPECT_EQ(first.choose(chances, 1), 0) << "nobody knows yet what a step takes";
+    first.record(0, 0, 1, 1.0);
+    EXPECT_EQ(first.choose(chances), 3);
+    first.record(3, 0, 4, 1.5);
+    EXPECT_EQ(first.choose(chances), common ? 3 : 0);
+    DraftGovernor second(experience, common);
+    EXPECT_EQ(second.choose(chances), 0) << "how many rows there are is not known";
+    EXPECT_EQ(second.choose(chances, 1), 3);
+    for (int i = 0; i < 20; ++i) second.record(3, 0, 4, 1.5 + 0.001 * i);
+    EXPECT_EQ(second.choose(chances), 0);
+    DraftGovernor third(experience, common);
+    EXPECT_EQ(third.choose(chances, 1), common ? 0 : 3);
+    // Plain steps pay for a new attempt.
+    for (int i = 0; i < 600; ++i) third.record(0, 0, 1, 1 + 0.001 * i);
+    EXPECT_GT(third.choose(chances), 0);
+  }
+}
+
 }  // namespace
 }  // namespace kogia

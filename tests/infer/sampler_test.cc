@@ -217,6 +217,45 @@ TEST(Sampler, TheNumberDependsOnSeedPromptSampleAndPositionAlone) {
   EXPECT_NE(draw(1, 2, 3, 2), base);
 }
 
+// What drafts live from: whatever the distribution, another one near to it draws another token
+// seldom, at most with twice the chance by which they differ.
+TEST(Sampler, NearlyTheSameLogitsDrawNearlyAlwaysTheSameToken) {
+  constexpr int kDraws = 4000;
+  for (const SamplingParams& p : {SamplingParams{}, SamplingParams{.top_k = 50},
+                                  SamplingParams{.top_p = 0.9}, SamplingParams{.min_p = 0.01}}) {
+    const std::vector<float> logits = random_logits(1000, 3);
+    std::vector<float> other = logits;
+    const std::vector<float> off = random_logits(1000, 4);
+    for (std::size_t i = 0; i < other.size(); ++i) other[i] += 0.05F * off[i];
+    const auto a = plain_distribution(logits, p), b = plain_distribution(other, p);
+    double differ = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) differ += 0.5 * std::abs(a[i] - b[i]);
+    Sampler sampler(p, 1000);
+    int n_other = 0;
+    for (std::uint64_t i = 0; i < kDraws; ++i) {
+      n_other += sample_at(sampler, logits, i).id != sample_at(sampler, other, i).id;
+    }
+    const double share = static_cast<double>(n_other) / kDraws;
+    EXPECT_GT(share, 0.5 * differ) << "less than that no two draws of these can differ";
+    EXPECT_LT(share, 2 * differ / (1 + differ) + 0.02);
+  }
+}
+
+// A large vocabulary goes through other code than a few candidates, with the same luck.
+TEST(Sampler, ATokenHasTheSameLuckHoweverManyThereAre) {
+  std::vector<float> logits(301, -kInf);
+  for (const std::size_t i : {3U, 64U, 130U, 255U, 300U})
+    logits[i] = 0.1F * static_cast<float>(i % 7);
+  Sampler all({}, 301), few({.top_k = 5}, 301);
+  std::set<TokenId> drawn;
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    const TokenId id = sample_at(all, logits, i).id;
+    EXPECT_EQ(id, sample_at(few, logits, i).id);
+    drawn.insert(id);
+  }
+  EXPECT_EQ(drawn.size(), 5U);
+}
+
 TEST(Sampler, PenaltiesAreThoseOfVllm) {
   // prompt 0 1, output 1 2 2: repetition sees 0, 1, 2; frequency and presence see the output.
   const std::vector<TokenId> history{0, 1, 1, 2, 2};
