@@ -242,8 +242,7 @@ void MtpDrafter::catch_up(std::vector<Passage> passages) {
       p.end = std::min(queue.end(), static_cast<Index>(p.history.size()) - k - 1);
       if (p.end > queue.begin()) some.push_back(p);
     }
-    if (some.empty()) return;
-    pass(k, some, /*logits=*/false);
+    if (!some.empty()) pass(k, some, /*logits=*/false);
   }
   for (const Passage& p : passages) settle(*p.sequence, static_cast<Index>(p.history.size()));
 }
