@@ -127,9 +127,9 @@ std::unique_ptr<Corpus> open_rows(const RunConfig& config, const RunTokenizer& t
 
 /// Operations a second that the device's registers allow; 0 where a run is too short to measure.
 double peak_flops(Device& device, Index steps) {
-  constexpr Index kLong = 50;  // the measurement takes a second
+  constexpr Index kLong = 50;  // the measurement takes a third of a second
   if (steps < kLong) return 0;
-  const MachineLimits limits = device.measure_limits();
+  const MachineLimits limits = device.measure_product_limits();
   return 1e9 * std::max(limits.f32_gflop_s.value_or(0), limits.bf16_gflop_s.value_or(0));
 }
 

@@ -90,6 +90,9 @@ class CpuDevice final : public Device {
   void fp8_decode(const Fp8DecodeArgs& args) override { gradients_.fp8_decode(args, pool_); }
 
   MachineLimits measure_limits() override { return kogia::measure_limits(limit_loops_, pool_); }
+  MachineLimits measure_product_limits() override {
+    return kogia::measure_limits(limit_loops_, pool_, {.memory_bytes = 0});
+  }
 
   void parallel(Index n, const std::function<void(Index)>& job) override {
     pool_.run(n, [&](Index i, int) { job(i); });

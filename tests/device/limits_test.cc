@@ -63,6 +63,10 @@ TEST_P(Limits, AreFiniteAndOfWhatThereIs) {
   expect_rate(limits.int16_gop_s, GetParam() == Isa::avx512);
   expect_rate(limits.int8_gop_s, GetParam() != Isa::scalar);
   EXPECT_FALSE(limits.read_pattern.empty());
+  const MachineLimits of_products =
+      measure_limits(loops(), pool, {.memory_bytes = 0, .pass_s = 0.001});
+  expect_rate(of_products.f32_gflop_s, true);
+  EXPECT_FALSE(of_products.read_gb_s);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Limits, ::testing::Values(Isa::scalar, Isa::avx2, Isa::avx512),

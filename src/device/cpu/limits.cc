@@ -78,6 +78,7 @@ class ProbeMemory {
 
 void measure_read(const LimitLoops& loops, ThreadPool& pool, const ProbeSize& size,
                   MachineLimits& limits) {
+  if (size.memory_bytes == 0) return;
   const ProbeMemory memory(size.memory_bytes);
   if (memory.data() == nullptr) return;  // then it stays unknown
   constexpr Index kSlice = ProbeMemory::kSlice;

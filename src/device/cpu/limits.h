@@ -54,8 +54,9 @@ const LimitLoops& limit_loops(Isa isa);
 
 /// How much trouble to take.
 struct ProbeSize {
-  Index memory_bytes = Index{1} << 29;  // far more than caches hold; a smaller machine takes less
-  double pass_s = 0.06;                 // for each loop and pattern
+  Index memory_bytes =
+      Index{1} << 29;    // far more than caches hold; a smaller machine takes less; 0: none
+  double pass_s = 0.06;  // for each loop and pattern
 };
 
 /// All threads of the pool run each loop at the same time; of short passes the upper
