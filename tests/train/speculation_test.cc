@@ -50,7 +50,6 @@ class Rows final : public RowSource {
     return rows;
   }
   std::vector<PackedRow> validation_rows(Index n) override { return rows(1'000'000, n); }
-  double validation_bytes_per_token() const override { return 1; }
 };
 
 constexpr std::string_view kRun = R"(
