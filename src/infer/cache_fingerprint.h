@@ -9,7 +9,7 @@ namespace kogia {
 
 /// Raised with every change to a kernel that changes a bit of the cache: pages of before are then
 /// not found. The test CacheArithmetic.ItsBitsAreThoseOfItsVersion fails where that is forgotten.
-inline constexpr int kCacheArithmetic = 1;
+inline constexpr int kCacheArithmetic = 2;
 
 /// Lines "NAME: VALUE": weights (a hash of all files and the configuration), compute, mla, device
 /// (its instruction set), cache (type and layout), arithmetic (kCacheArithmetic, and a hash of what

@@ -12,7 +12,7 @@ LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 class Documents(unittest.TestCase):
     def test_named_source_files_exist(self):
-        files = {path.relative_to(ROOT).as_posix() for top in ("src", "tests", "tools", "bench", "include")
+        files = {path.relative_to(ROOT).as_posix() for top in ("src", "tests", "tools", "bench", "include", "examples")
                  for path in (ROOT / top).rglob("*") if path.is_file()}
         for document in DOCUMENTS:
             for name in SOURCE.findall(document.read_text()):
