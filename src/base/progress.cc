@@ -50,20 +50,22 @@ std::string format_duration(double s) {
 }
 
 std::string render_progress(std::string_view label, Index done, Index total, double elapsed_s,
-                            ProgressUnit unit, int width, std::string_view note) {
-  const double rate = elapsed_s > 0 ? static_cast<double>(done) / elapsed_s : 0;
+                            ProgressUnit unit, int width, std::string_view note, Index before) {
+  const double rate = elapsed_s > 0 ? static_cast<double>(done - before) / elapsed_s : 0;
   std::string text = std::string(label);
   std::string tail = total > 0 ? fmt::format(" {} of {}", amount(static_cast<double>(done), unit),
                                              amount(static_cast<double>(total), unit))
                                : fmt::format(" {}", amount(static_cast<double>(done), unit));
   if (rate > 0) tail += fmt::format("  {}/s", amount(rate, unit));
-  if (!note.empty()) tail += fmt::format("  {}", note);
-  if (total <= 0) return (text + tail).substr(0, static_cast<std::size_t>(std::max(width, 0)));
+  const std::string last = note.empty() ? std::string() : fmt::format("  {}", note);
+  if (total <= 0)
+    return (text + tail + last).substr(0, static_cast<std::size_t>(std::max(width, 0)));
 
   const double share = std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0);
   if (rate > 0 && done < total) {
     tail += "  ETA " + format_duration(static_cast<double>(total - done) / rate);
   }
+  tail += last;
   text += fmt::format(" {:3.0f} %", std::floor(100 * share));
   const int room = width - static_cast<int>(text.size() + tail.size()) - 4;
   if (room >= 8) {
@@ -89,6 +91,11 @@ void Progress::add(Index n) {
   draw_if_due();
 }
 
+void Progress::go_on_from(Index n) {
+  before_ = n;
+  done_.store(n, std::memory_order_relaxed);
+}
+
 void Progress::say(std::string note) {
   if (const std::unique_lock lock(drawing_, std::try_to_lock); lock.owns_lock()) {
     note_ = std::move(note);
@@ -108,7 +115,7 @@ void Progress::draw(Clock::time_point now) {
   const double elapsed_s = std::chrono::duration<double>(now - begin_).count();
   const bool bar = mode_ == Mode::kBar;
   const std::string text = render_progress(label_, done(), total_, elapsed_s, unit_,
-                                           bar ? terminal_width() - 1 : 200, note_);
+                                           bar ? terminal_width() - 1 : 200, note_, before_);
   std::fprintf(stderr, bar ? "\r\033[K%s" : "%s\n", text.c_str());
   std::fflush(stderr);
   next_draw_.store((now + interval(mode_)).time_since_epoch().count(), std::memory_order_relaxed);
@@ -121,7 +128,7 @@ void Progress::finish() {
   if (mode_ == Mode::kBar) std::fputs("\r\033[K", stderr);
   if (elapsed_s >= 1) {
     std::fprintf(stderr, "%s: %s in %s\n", label_.c_str(),
-                 amount(static_cast<double>(done()), unit_).c_str(),
+                 amount(static_cast<double>(done() - before_), unit_).c_str(),
                  format_duration(elapsed_s).c_str());
   }
   std::fflush(stderr);

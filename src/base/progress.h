@@ -14,9 +14,11 @@ namespace kogia {
 enum class ProgressUnit { kCount, kBytes };
 
 /// One picture of a progress bar, `width` columns wide at most. A pure function, for tests.
-/// total <= 0 means unknown: then there is no bar and no ETA. `note` stands behind the rate.
+/// total <= 0 means unknown: then there is no bar and no ETA. `note` stands last: of a line that is
+/// too narrow the end is cut off. Of what is done, `before` was so when the clock started.
 std::string render_progress(std::string_view label, Index done, Index total, double elapsed_s,
-                            ProgressUnit unit, int width, std::string_view note = {});
+                            ProgressUnit unit, int width, std::string_view note = {},
+                            Index before = 0);
 /// "1.5 GiB", "98.3 MiB", "12 B".
 std::string format_bytes(Index n);
 /// "0:07", "12:34", "3:05:00".
@@ -36,6 +38,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void add(Index n);
+  /// A job that goes on: n were done before, which says nothing of how fast it is. Before add().
+  void go_on_from(Index n);
   /// As add(0), with something to say behind the rate from now on: "431 tok/s".
   void say(std::string note);
   Index done() const { return done_.load(std::memory_order_relaxed); }
@@ -53,6 +57,7 @@ class Progress {
   Mode mode_;
   const Clock::time_point begin_;
   std::atomic<Index> done_{0};
+  Index before_ = 0;
   std::atomic<Clock::rep> next_draw_;
   std::mutex drawing_;
   std::string note_;  // under drawing_

@@ -1,6 +1,5 @@
 // kogia train: from text to a checkpoint.
 
-#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <optional>
@@ -125,19 +124,19 @@ std::unique_ptr<Corpus> open_rows(const RunConfig& config, const RunTokenizer& t
   return corpus;
 }
 
-/// Operations a second that the device's registers allow; 0 where a run is too short to measure.
-double peak_flops(Device& device, Index steps) {
-  constexpr Index kLong = 50;  // the measurement takes a third of a second
-  if (steps < kLong) return 0;
-  const MachineLimits limits = device.measure_product_limits();
-  return 1e9 * std::max(limits.f32_gflop_s.value_or(0), limits.bf16_gflop_s.value_or(0));
+/// Operations a second that the products of a recipe can reach on this machine, measured; 0: not
+/// known.
+double peak_flop_s(Device& device, Recipe recipe) {
+  const Compute compute = recipe == Recipe::kF32 ? Compute::f32 : Compute::bf16;
+  return 1e9 * device.measure_product_limits().peak_gflop_s(compute).value_or(0);
 }
 
-/// `full`: tokens a second at that peak; 0: not known.
-std::string note_of(const StepReport& r, double full) {
-  const double rate = static_cast<double>(r.result.n_tokens) / r.seconds;
-  std::string note = fmt::format("loss {:.4f}  {:.0f} tok/s", r.result.loss, rate);
-  if (full > 0) note += fmt::format("  MFU {:.0f} %", 100 * rate / full);
+std::string note_of(const StepReport& r, double peak_flop_s) {
+  std::string note = fmt::format("loss {:.4f}  {:.0f} tok/s", r.result.loss,
+                                 static_cast<double>(r.result.n_tokens) / r.seconds);
+  if (peak_flop_s > 0) {
+    note += fmt::format("  MFU {:.0f} %", 100 * r.flops / r.seconds / peak_flop_s);
+  }
   if (r.validation_loss) note += fmt::format("  held out {:.4f}", *r.validation_loss);
   return note;
 }
@@ -179,13 +178,12 @@ int train_command(Arguments arguments) {
                            device->name(), device->n_threads()));
     if (checkpoint) write_note(fmt::format("going on from step {}", trainer.first_step()));
   }
-  const Index steps = f.quiet ? 0 : config.trainer.steps - trainer.first_step();
-  const double full = peak_flops(*device, steps) / training_flops_per_token(trainer.model_config());
+  const double peak = f.quiet ? 0 : peak_flop_s(*device, config.precision.recipe);
   Progress progress("training", config.trainer.steps, ProgressUnit::kCount, mode);
-  progress.add(trainer.first_step());
+  progress.go_on_from(trainer.first_step());
   const TrainReport report = trainer.run([&](const StepReport& r) {
     progress.add(1);
-    progress.say(note_of(r, full));
+    progress.say(note_of(r, peak));
   });
   progress.finish();
   print(f, report);

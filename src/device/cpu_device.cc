@@ -91,7 +91,7 @@ class CpuDevice final : public Device {
 
   MachineLimits measure_limits() override { return kogia::measure_limits(limit_loops_, pool_); }
   MachineLimits measure_product_limits() override {
-    return kogia::measure_limits(limit_loops_, pool_, {.memory_bytes = 0});
+    return kogia::measure_limits(limit_loops_, pool_, {.memory_bytes = 0, .pass_s = 0.03});
   }
 
   void parallel(Index n, const std::function<void(Index)>& job) override {

@@ -175,8 +175,8 @@ class Device {
   virtual void fp8(const Fp8Args& args);
   virtual void fp8_decode(const Fp8DecodeArgs& args);
 
-  /// Takes about a second, and memory that is given back; products alone take a third of that and
-  /// no memory. The default knows no limits.
+  /// Takes about a second, and memory that is given back; products alone take a sixth of a second
+  /// and no memory. The default knows no limits.
   virtual MachineLimits measure_limits() { return {}; }
   virtual MachineLimits measure_product_limits() { return {}; }
 

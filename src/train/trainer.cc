@@ -106,16 +106,6 @@ std::vector<EventFile::Scalar> scalars_of(const StepReport& report) {
 
 }  // namespace
 
-double training_flops_per_token(const ModelConfig& c) {
-  const auto f = [](Index n) { return static_cast<double>(n); };
-  const double head = f(c.vocab_size) * f(c.hidden_size);
-  const double ends = c.tie_word_embeddings ? head : 2 * head;
-  const double layers = f(count_parameters(c).active) - ends;
-  const double depth =
-      layers / f(c.num_hidden_layers) + 2 * f(c.hidden_size) * f(c.hidden_size) + head;
-  return 6 * (layers + head + f(c.num_nextn_predict_layers) * depth);
-}
-
 Trainer::Trainer(const RunConfig& config, Device& device, RowSource& rows, RunFolder& folder,
                  const std::optional<RunFolder::Found>& checkpoint, CheckpointTokenizer tokenizer)
     : config_(config),

@@ -41,11 +41,6 @@ struct TrainReport {
   std::filesystem::path checkpoint = {};
 };
 
-/// Operations of forward and backward on a token: 6 for each parameter that it is multiplied with
-/// (a depth of multi-token prediction counts as a layer like the others, with its projection and
-/// the head). Attention's own products are left out.                          arXiv:2204.02311 B
-double training_flops_per_token(const ModelConfig& config);
-
 class Trainer {
  public:
   /// `checkpoint`: where the run goes on; nullopt: from the beginning.
@@ -56,7 +51,6 @@ class Trainer {
   /// also where a step fails, of what was before it.
   TrainReport run(const std::function<void(const StepReport&)>& tell);
 
-  const ModelConfig& model_config() const { return parameters_->model().config(); }
   Index n_parameters() const { return parameters_->n_values(); }
   Index first_step() const { return step_; }
 

@@ -38,7 +38,13 @@ TEST(RenderProgress, ShowsShareAmountRateAndTimeLeft) {
   EXPECT_THAT(render_progress("x", 1 << 20, 4 << 20, 2, ProgressUnit::kBytes, 100),
               HasSubstr("1.0 MiB of 4.0 MiB  512.0 KiB/s  ETA 0:06"));
   EXPECT_THAT(render_progress("answers", 5, 10, 5, ProgressUnit::kCount, 100, "431 tok/s"),
-              HasSubstr("5 of 10  1/s  431 tok/s  ETA 0:05"));
+              HasSubstr("5 of 10  1/s  ETA 0:05  431 tok/s"));
+}
+
+// What was done before the clock started says nothing of the rate.
+TEST(RenderProgress, AJobThatGoesOnIsNoFasterForIt) {
+  EXPECT_THAT(render_progress("training", 720, 800, 10, ProgressUnit::kCount, 100, {}, 700),
+              HasSubstr("90 % [###########################...] 720 of 800  2/s  ETA 0:40"));
 }
 
 TEST(RenderProgress, NeverDividesByZeroOrOverflowsTheLine) {

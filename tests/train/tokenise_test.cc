@@ -109,6 +109,23 @@ class Tokenise : public testing::Test {
 
 std::multiset<std::string> set_of(const Texts& texts) { return {texts.begin(), texts.end()}; }
 
+// Bits per byte divide by these: together the tokens of a text have its bytes, marks of its ends
+// none.
+TEST_F(Tokenise, BytesOfTokensAreThoseOfTheText) {
+  Texts texts = some_texts(0, 30);
+  texts.push_back("naïve 東京 \xF0\x9F\x90\x8B");
+  RunConfig config = config_of({write_source("a.jsonl", texts)});
+  config.data.sequence_length = open(config)->n_train_tokens();
+  const auto corpus = open(config);
+  Index bytes = 0, expected = 0;
+  const PackedRow row = corpus->rows(0, 1)[0];
+  for (const std::int32_t id : row.ids) {
+    bytes += corpus->token_bytes()[static_cast<std::size_t>(id)];
+  }
+  for (const std::string& text : texts) expected += static_cast<Index>(text.size());
+  EXPECT_EQ(bytes, expected);
+}
+
 // cases.md R09: the end is a token to learn, and words that look like it are not the end.
 TEST_F(Tokenise, EachTextComesWithItsEnd) {
   const Texts texts = some_texts(0, 60);

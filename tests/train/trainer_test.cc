@@ -259,16 +259,6 @@ TEST_F(TrainerTest, DamagedCheckpointsAreSkipped) {
   EXPECT_THROW(folder.newest(), Error);
 }
 
-TEST(TrainingFlops, AreSixForEachParameterATokenMeets) {
-  const ModelConfig c = ModelConfig::from_hf(HfConfig::parse(R"({"model_type": "llama",
-      "vocab_size": 100, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2,
-      "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "rms_norm_eps": 1e-6,
-      "hidden_act": "silu", "max_position_embeddings": 64, "tie_word_embeddings": false})",
-                                                             "config.json"));
-  const double attention = 8 * 8 + 2 * 8 * 4 + 8 * 8, mlp = 3 * 8 * 16, norms = 2 * 8;
-  EXPECT_EQ(training_flops_per_token(c), 6 * (2 * (attention + mlp + norms) + 8 + 100 * 8));
-}
-
 TEST_F(TrainerTest, KeepsTheNewest) {
   run("a", config({"trainer.keep_checkpoints=1"}));
   std::set<std::string> names;
