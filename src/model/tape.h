@@ -19,6 +19,7 @@
 #include <initializer_list>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -143,7 +144,7 @@ class Tape {
   Part keep_fp8(ConstMat m);
   /// Where m is kept already, in one of these ways.
   enum class How { kExact, kBf16, kFp8, kMade };
-  const Part* known(ConstMat m, std::initializer_list<How> ways);
+  std::optional<Part> known(ConstMat m, std::initializer_list<How> ways) const;
   Part add_kept(ConstMat m, How how, ConstMat copy, std::function<void(Mat)> make);
   void overwritten(ConstMat m);
   void forget_made();
@@ -183,7 +184,6 @@ class Tape {
     std::size_t id;
   };
   std::vector<Known> known_;
-  Part found_;
   /// Matrices made again lately, the last first, and memory for more.
   struct Made {
     std::size_t id;

@@ -40,7 +40,7 @@ void Tape::overwritten(ConstMat m) {
   });
 }
 
-const Tape::Part* Tape::known(ConstMat m, std::initializer_list<How> ways) {
+std::optional<Tape::Part> Tape::known(ConstMat m, std::initializer_list<How> ways) const {
   for (const Known& known : known_) {
     const Kept& kept = keeps_[known.id];
     if (std::find(ways.begin(), ways.end(), kept.how) == ways.end() || !holds(known.where, m)) {
@@ -48,10 +48,9 @@ const Tape::Part* Tape::known(ConstMat m, std::initializer_list<How> ways) {
     }
     const Index offset = m.data - known.where.data;
     const Index row = offset / known.where.stride, col = offset % known.where.stride;
-    found_ = {known.id, row * kept.cols + col, m.rows, m.cols};
-    return &found_;
+    return Part{known.id, row * kept.cols + col, m.rows, m.cols};
   }
-  return nullptr;
+  return {};
 }
 
 Tape::Part Tape::add_kept(ConstMat m, How how, ConstMat copy, std::function<void(Mat)> make) {
@@ -72,7 +71,7 @@ Tape::Part Tape::keep_operand(ConstMat m) {
 Tape::Part Tape::keep_exact(ConstMat m) {
   // What is made again has all bits only if it is made of what has.
   const bool all = options_.keeping == Keeping::kF32;
-  if (const Part* part = all ? known(m, {How::kExact, How::kMade}) : known(m, {How::kExact})) {
+  if (const auto part = all ? known(m, {How::kExact, How::kMade}) : known(m, {How::kExact})) {
     return *part;
   }
   const Mat copy = kept_.matrix(m.rows, m.cols);
@@ -81,7 +80,7 @@ Tape::Part Tape::keep_exact(ConstMat m) {
 }
 
 Tape::Part Tape::keep_bf16(ConstMat m) {
-  if (const Part* part = known(m, {How::kBf16, How::kMade, How::kExact})) return *part;
+  if (const auto part = known(m, {How::kBf16, How::kMade, How::kExact})) return *part;
   auto* const halves = kept_.allocate<std::uint16_t>(m.rows * m.cols);
   for_each_row(device_, m.rows, m.cols, [&](Index r) {
     quantize_row(DType::bf16, m.row(r), reinterpret_cast<std::byte*>(halves + r * m.cols), m.cols);
@@ -95,7 +94,7 @@ Tape::Part Tape::keep_bf16(ConstMat m) {
 }
 
 Tape::Part Tape::keep_fp8(ConstMat m) {
-  if (const Part* part = known(m, {How::kFp8, How::kMade})) return *part;
+  if (const auto part = known(m, {How::kFp8, How::kMade})) return *part;
   auto* const codes = kept_.allocate<std::uint8_t>(m.rows * m.cols);
   float* const scales = kept_.allocate<float>(m.rows * ceil_div(m.cols, kFp8Tile));
   device_.fp8({.x = m.data,
