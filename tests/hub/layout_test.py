@@ -6,6 +6,7 @@ Needs a Python with huggingface_hub (that of tools/golden, named by KOGIA_GOLDEN
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,9 @@ print(snapshot_download(sys.argv[1], revision=sys.argv[2], allow_patterns=sys.ar
 
 def python_with_library():
     for python in (os.environ.get("KOGIA_GOLDEN_PYTHON", ""), sys.executable):
-        if python and subprocess.run([python, "-c", "import huggingface_hub"], capture_output=True, check=False).returncode == 0:
+        if not shutil.which(python):
+            continue
+        if subprocess.run([python, "-c", "import huggingface_hub"], capture_output=True, check=False).returncode == 0:
             return python
     return None
 
