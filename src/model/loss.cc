@@ -77,11 +77,10 @@ TrainLoss cross_entropy(Ops& ops, ConstMat hidden, const Linear& head, Index use
                                        .dw = t.grad + use * t.use_stride,
                                        .dw_stride = t.stride};
       ops.device.linear_wgrad({&to_weights, 1});
-      const Mat dx = ops.tape->grad(x);
+      const Mat dx = ops.tape->early_gradient(x);
       const LinearArgs back{.x = logits.data,
                             .x_stride = logits.stride,
                             .w = t.transposed.get(),
-                            .residual = dx.data,
                             .y = dx.data,
                             .y_stride = dx.stride,
                             .rows = rows};

@@ -229,13 +229,18 @@ ForwardResult Model::forward(const Batch& batch, Workspace& workspace) const {
 Mat Model::Parts::mtp_hidden(Ops& ops, Index k, std::span<const std::int32_t> next_ids,
                              ConstMat hidden, const Batch& batch) const {
   const MtpLayer& layer = mtp[static_cast<std::size_t>(k)];
-  const Step step{ops, batch, *rope, rope->tables(batch.sequences, hidden.rows, ops.arena)};
+  const Step step{ops, batch, *rope, rope->tables(batch.sequences, hidden.rows, ops.lasting())};
   const Index d = config.hidden_size;
-  const Mat pair = ops.arena.matrix(hidden.rows, 2 * d);
-  const Embedding& embedding = embeddings[static_cast<std::size_t>(k) + 1];
-  ops.norm_into(ops.embed(embedding, next_ids), layer.enorm, pair.columns(0, d));
-  ops.norm_into(hidden, layer.hnorm, pair.columns(d, d));
-  const Mat x = ops.linear(pair, layer.eh_proj);
+  const Mat x = ops.arena.matrix(hidden.rows, d);
+  {
+    const Arena::Scope scope(ops.arena);
+    const Mat pair = ops.arena.matrix(hidden.rows, 2 * d);
+    const Embedding& embedding = embeddings[static_cast<std::size_t>(k) + 1];
+    ops.norm_into(ops.embed(embedding, next_ids), layer.enorm, pair.columns(0, d));
+    ops.norm_into(hidden, layer.hnorm, pair.columns(d, d));
+    const Product product{.x = pair, .l = &layer.eh_proj, .y = x};
+    ops.run({&product, 1});
+  }
   layer.block.forward(step, batch.cache.layer(static_cast<Index>(blocks.size()) + k), x);
   return x;
 }
@@ -330,8 +335,9 @@ std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& 
     rows.sequences = depth.sequences;
     Mat x;
     if (k == 0) {
-      const Step step{ops, rows, *m.rope,
-                      m.rope->tables(rows.sequences, static_cast<Index>(ids.size()), ops.arena)};
+      const Step step{
+          ops, rows, *m.rope,
+          m.rope->tables(rows.sequences, static_cast<Index>(ids.size()), ops.lasting())};
       x = ops.embed(m.embeddings[0], ids);
       for (std::size_t i = 0; i < m.blocks.size(); ++i) {
         m.blocks[i].forward(step, batch.cache.layer(static_cast<Index>(i)), x);
@@ -339,7 +345,8 @@ std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& 
     } else {
       x = m.mtp_hidden(ops, static_cast<Index>(k) - 1, ids, hidden, rows);
     }
-    hidden = ops.rms_norm(x, head_norm);
+    ops.rms_norm_in_place(x, head_norm);
+    hidden = x;
     losses.push_back(
         cross_entropy(ops, hidden, m.head, static_cast<Index>(k), targets, batch.loss_weights[k]));
   }

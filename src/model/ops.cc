@@ -40,6 +40,8 @@ GatherRowsArgs gather_rows_args(ConstMat x, std::span<const std::int32_t> index,
           .n = y.cols};
 }
 
+Arena& Ops::lasting() { return tape != nullptr ? tape->lasting() : arena; }
+
 Mat Ops::embed(const Embedding& table, std::span<const std::int32_t> ids) {
   const Mat y = arena.matrix(static_cast<Index>(ids.size()), table.table->cols());
   device.embed({.table = table.table, .ids = ids, .y = y.data});

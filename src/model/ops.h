@@ -85,6 +85,9 @@ class Ops {
   Ops(Device& device, Arena& arena, Tape* tape = nullptr)
       : device(device), arena(arena), tape(tape) {}
 
+  /// Memory for what the backward pass, if there will be one, reads too.
+  Arena& lasting();
+
   Mat embed(const Embedding& table, std::span<const std::int32_t> ids);
 
   /// Independent products in one dispatch.

@@ -7,12 +7,14 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/page_memory.h"
 #include "model/tape_rows.h"
 #include "model/watch.h"
 
 namespace kogia {
 namespace {
+
+/// The gradient of the values that m shows: see Tape.
+Mat grad(ConstMat m) { return {const_cast<float*>(m.data), m.rows, m.cols, m.stride}; }
 
 /// to += from, and from becomes zeros.
 void move_into(Device& device, Mat from, Mat to) {
@@ -37,6 +39,7 @@ void Tape::begin(Arena& arena) {
   known_.clear();
   made_.clear();
   kept_.reset();
+  lasting_.reset();
   balance_loss_ = 0;
 }
 
@@ -87,34 +90,37 @@ std::shared_ptr<const Tape::Blocks> Tape::scaled_blocks(Index rows) const {
   return std::make_shared<const Blocks>(std::move(blocks));
 }
 
-float* Tape::grad(const float* p) {
-  const Arena::Place place = arena_->place_of(p);
-  if (mirror_.size() <= place.block) mirror_.resize(place.block + 1);
-  std::shared_ptr<std::byte>& block = mirror_[place.block];
-  if (block == nullptr) block = allocate_pages(arena_->block_bytes(place.block));
-  return reinterpret_cast<float*>(block.get() + place.offset);
-}
-
 void Tape::record(const char* op, const float* grad, std::function<void()> run) {
   const float* const before = nodes_.empty() ? nullptr : nodes_.back().near;
   nodes_.push_back({op, grad != nullptr ? grad : before, std::move(run)});
 }
 
 bool Tape::finite() const {
-  for (std::size_t i = 0; i < mirror_.size(); ++i) {
-    if (mirror_[i] == nullptr) continue;
-    const auto n = arena_->block_bytes(i) / static_cast<Index>(sizeof(float));
-    if (!all_finite(reinterpret_cast<const float*>(mirror_[i].get()), n)) return false;
+  const std::vector<std::span<std::byte>> parts = arena_->touched();
+  return std::all_of(parts.begin(), parts.end(), [](std::span<std::byte> part) {
+    return all_finite(reinterpret_cast<const float*>(part.data()),
+                      static_cast<Index>(part.size() / sizeof(float)));
+  });
+}
+
+void Tape::clear_arena() {
+  constexpr Index kPiece = Index{1} << 18;
+  for (const std::span<std::byte> part : arena_->touched()) {
+    const auto n = static_cast<Index>(part.size());
+    device_.parallel(ceil_div(n, kPiece), [&](Index i) {
+      const Index begin = i * kPiece;
+      std::memset(part.data() + begin, 0, static_cast<std::size_t>(std::min(kPiece, n - begin)));
+    });
   }
-  return true;
 }
 
 void Tape::backward(Watch* watch) {
-  for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
-    node->run();
-    forget_made();
-    if (watch != nullptr && !watch->found() && !finite())
-      watch->made_gradient(node->op, node->near);
+  clear_arena();
+  for (std::size_t i = nodes_.size(); i-- > 0;) {
+    const Node& node = nodes_[i];
+    node.run();
+    forget_made(i);
+    if (watch != nullptr && !watch->found() && !finite()) watch->made_gradient(node.op, node.near);
   }
   nodes_.clear();
   if (watch != nullptr) watch->look_at_gradients();
@@ -122,6 +128,12 @@ void Tape::backward(Watch* watch) {
 
 // ---------------------------------------------------------------------------------------------------
 // Operations
+
+Mat Tape::early_gradient(ConstMat m) {
+  const Mat early = lasting_.matrix(m.rows, m.cols);
+  record("loss", nullptr, [this, early, dm = grad(m)] { move_into(device_, early, dm); });
+  return early;
+}
 
 void Tape::embed(const Embedding& table, std::span<const std::int32_t> ids, Mat y) {
   overwritten(y);
@@ -141,20 +153,11 @@ void Tape::embed(const Embedding& table, std::span<const std::int32_t> ids, Mat 
 
 namespace {
 
-/// A product as the tape remembers it.
-struct Recorded {
-  const Linear* l;
-  bool fp8;  // all three of its products are E4M3's
-  Mat dx, dy;
-  bool clears;  // y was made by it; else it was added to
-  std::shared_ptr<const std::vector<TokenBlock>> blocks;
-};
-
 /// Gradients of inputs. Products that read one x add to it one after the other.
-void products_to_inputs(Device& device, const std::vector<Recorded>& products) {
+void products_to_inputs(Device& device, std::span<const Tape::Recorded> products) {
   std::vector<std::vector<LinearArgs>> waves;
   std::unordered_map<const float*, std::size_t> uses;
-  for (const Recorded& p : products) {
+  for (const Tape::Recorded& p : products) {
     if (p.dx.rows == 0) continue;
     const std::size_t wave = uses[p.dx.data]++;
     if (waves.size() <= wave) waves.resize(wave + 1);
@@ -169,13 +172,13 @@ void products_to_inputs(Device& device, const std::vector<Recorded>& products) {
   for (const std::vector<LinearArgs>& wave : waves) device.linear(wave);
 }
 
-LinearWgradArgs to_weights(const Recorded& p, ConstMat x) {
+LinearWgradArgs to_weights(const Tape::Recorded& p, ConstMat x, ConstMat dy) {
   const TrainedMatrix& t = *p.l->trained;
   LinearWgradArgs args{.x = x.data,
                        .x_stride = x.stride,
-                       .dy = p.dy.data,
-                       .dy_stride = p.dy.stride,
-                       .n = p.dy.cols,
+                       .dy = dy.data,
+                       .dy_stride = dy.stride,
+                       .n = dy.cols,
                        .cols = x.cols,
                        .blocks = *p.blocks,
                        .dw = t.grad,
@@ -191,8 +194,7 @@ LinearWgradArgs to_weights(const Recorded& p, ConstMat x) {
 
 }  // namespace
 
-Mat Tape::rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks) {
-  const Mat y = scratch_.matrix(x.rows, x.cols);
+Mat Tape::round_fp8(ConstMat x, std::span<const TokenBlock> blocks, Mat y) {
   if (x.rows == 0) return y;
   device_.fp8({.x = x.data,
                .x_stride = x.stride,
@@ -206,7 +208,6 @@ Mat Tape::rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks) {
 
 void Tape::products(std::span<const Product> products) {
   std::vector<Recorded> recorded;
-  std::vector<Part> inputs;
   const Product* before = nullptr;  // gate and up of an expert have their rows together
   for (const Product& p : products) {
     KOGIA_CHECK(p.l->trained != nullptr);
@@ -214,9 +215,9 @@ void Tape::products(std::span<const Product> products) {
     const bool fp8 = p.l->w->compute() == Compute::fp8;
     const bool same_rows = before != nullptr && before->x.data == p.x.data &&
                            before->x.rows == p.x.rows && before->tokens.data() == p.tokens.data();
-    inputs.push_back(fp8 ? keep_operand(p.x) : keep(p.x));
     recorded.push_back({.l = p.l,
                         .fp8 = fp8,
+                        .x = fp8 ? keep_operand(p.x) : keep(p.x),
                         .dx = grad(p.x),
                         .dy = grad(p.y),
                         .clears = p.residual == nullptr,
@@ -228,32 +229,52 @@ void Tape::products(std::span<const Product> products) {
   }
   for (const Product& p : products) overwritten(p.y);
   const float* const first = recorded.empty() ? nullptr : recorded.front().l->trained->grad;
-  record("product", first, [this, recorded = std::move(recorded), inputs = std::move(inputs)] {
-    const Arena::Scope scope(scratch_);
-    std::vector<LinearWgradArgs> weights;
-    std::vector<Recorded> rounded = recorded;
-    ConstMat of{}, rounded_x{};  // the x before, and what became of it
-    for (std::size_t i = 0; i < recorded.size(); ++i) {
-      const ConstMat x = restore(inputs[i]);
-      if (!recorded[i].fp8) {
-        weights.push_back(to_weights(recorded[i], x));
-        continue;
-      }
-      // For the sum over tokens, tiles run along the tokens; for the other, along the outputs.
-      if (x.data != of.data || x.rows != of.rows || recorded[i].blocks != recorded[i - 1].blocks) {
-        of = x, rounded_x = rounded_fp8(x, *recorded[i].blocks);
-      }
-      Recorded by_token = recorded[i];
-      by_token.dy = rounded_fp8(recorded[i].dy, *recorded[i].blocks);
-      weights.push_back(to_weights(by_token, rounded_x));
-      rounded[i].dy = rounded_fp8(recorded[i].dy, {});
-    }
-    device_.linear_wgrad(weights);
-    products_to_inputs(device_, rounded);
+  record("product", first, [this, recorded = std::move(recorded)] {
+    gradients_of_weights(recorded);
+    gradients_of_inputs(recorded);
     for (const Recorded& p : recorded) {
       if (p.clears) clear(device_, p.dy);
     }
   });
+}
+
+// For the sum over tokens, FP8's tiles run along the tokens. Copies rounded so are made for some
+// products at a time.
+void Tape::gradients_of_weights(std::span<const Recorded> products) {
+  constexpr Index kRoundedBytes = Index{8} << 20;
+  for (std::size_t i = 0; i < products.size();) {
+    const Arena::Scope scope(scratch_);
+    const Index begin = scratch_.used_bytes();
+    std::vector<LinearWgradArgs> weights;
+    ConstMat of{}, rounded_x{};  // the x before, and what became of it
+    for (; i < products.size() && scratch_.used_bytes() - begin < kRoundedBytes; ++i) {
+      const Recorded& p = products[i];
+      const ConstMat x = restore(p.x);
+      if (!p.fp8) {
+        weights.push_back(to_weights(p, x, p.dy));
+        continue;
+      }
+      if (of.data == nullptr || x.data != of.data || x.rows != of.rows ||
+          p.blocks != products[i - 1].blocks) {
+        of = x, rounded_x = round_fp8(x, *p.blocks, scratch_.matrix(x.rows, x.cols));
+      }
+      const Mat dy = round_fp8(p.dy, *p.blocks, scratch_.matrix(p.dy.rows, p.dy.cols));
+      weights.push_back(to_weights(p, rounded_x, dy));
+    }
+    device_.linear_wgrad(weights);
+  }
+}
+
+// For the sum over outputs, FP8's tiles run along these. What is cleared next is rounded where it
+// is.
+void Tape::gradients_of_inputs(std::span<const Recorded> products) {
+  const Arena::Scope scope(scratch_);
+  std::vector<Recorded> rounded(products.begin(), products.end());
+  for (Recorded& p : rounded) {
+    if (!p.fp8) continue;
+    p.dy = round_fp8(p.dy, {}, p.clears ? p.dy : scratch_.matrix(p.dy.rows, p.dy.cols));
+  }
+  products_to_inputs(device_, rounded);
 }
 
 void Tape::rms_norm(ConstMat x, const Norm& norm, Mat y) {
@@ -289,7 +310,6 @@ void Tape::rotate(const RopeArgs& args) {
   const Index last = args.n_heads > 0 ? (args.n_heads - 1) * args.head_stride + args.n_rot : 0;
   overwritten({args.x, args.rows, last, args.row_stride});
   RopeArgs back = args;
-  back.x = grad(args.x);
   back.inverse = !args.inverse;
   record("rotation", nullptr, [this, back] { device_.rope(back); });
 }
@@ -298,8 +318,8 @@ void Tape::silu_mul(Mat gate, ConstMat up) {
   const Part kept_gate = keep_operand(gate), kept_up = keep_operand(up);
   overwritten(gate);
   const auto make = [this, kept_gate, kept_up](Mat out) {
-    const ConstMat g = restore(kept_gate), u = restore(kept_up);
-    device_.silu_mul(silu_mul_args(g, u, out));
+    restore(kept_gate, out);
+    device_.silu_mul(silu_mul_args(out, restore(kept_up), out));
   };
   if (options_.recompute_swiglu || options_.keeping != Keeping::kF32) remember(gate, make);
   const Mat dgate = grad(gate), dup = grad(up);

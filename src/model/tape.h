@@ -2,10 +2,11 @@
 // Gradients of a forward pass. While a tape is there, Ops writes down what it does, and backward()
 // walks it from the end, each operation adding to the gradients of what it read.
 //
-// The gradient of the value at address p of the pass's arena lies at the same place of a mirror of
-// that arena, so views need no bookkeeping. An address may be used again in a pass (a scope that
-// ended): who made a value takes its gradient and leaves zeros, so that between passes, and between
-// two values at one address, the mirror is all zeros.
+// The gradient of the value at address p of the pass's arena lies at p itself, once the forward
+// pass is over and none of its values is needed any more: views need no bookkeeping, and gradients
+// no memory. An address may be used again in a pass (a scope that ended): who made a value takes
+// its gradient and leaves zeros, so that at the begin of the backward pass, and between two values
+// at one address, the arena is all zeros.
 //
 // What an operation needs of its operands is kept when it runs, for the arena's memory will be used
 // again: once, if several need it, or not at all if it can be made again from what is kept
@@ -17,7 +18,6 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
-#include <list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -58,6 +58,9 @@ struct TapeOptions {
 
 /// Threads: one, that of the device's caller.
 class Tape {
+  using Blocks = std::vector<TokenBlock>;
+  using Sequences = std::vector<SequenceRows>;
+
  public:
   Tape(Device& device, const TapeOptions& options) : device_(device), options_(options) {}
   Tape(const Tape&) = delete;
@@ -106,12 +109,25 @@ class Tape {
     std::size_t id = 0;
     Index offset = 0, rows = 0, cols = 0;  // offset in values, from its begin
   };
+  /// A product as it is remembered.
+  struct Recorded {
+    const Linear* l;
+    bool fp8;  // all three of its products are E4M3's
+    Part x;
+    Mat dx, dy;
+    bool clears;  // y was made by it; else it was added to
+    std::shared_ptr<const Blocks> blocks;
+  };
   /// The values of m as they are now, for the backward pass.
   Part keep(ConstMat m);
   /// The same of what a product or SwiGLU reads.
   Part keep_operand(ConstMat m);
   /// In a node of the backward pass, and until it ends.
   ConstMat restore(const Part& part);
+  /// The same into memory of the caller's; `part` is all of a kept matrix.
+  void restore(const Part& part, Mat out);
+  /// A gradient of m that is there before the backward pass: who calls fills it now.
+  Mat early_gradient(ConstMat m);
   /// m will not be kept by who needs it, but made again.
   void remember(ConstMat m, std::function<void(Mat)> make);
   /// What was made exactly, as keep() would have it (and as a bf16 cache has it).
@@ -128,16 +144,12 @@ class Tape {
   Device& device() { return device_; }
   /// For those who make something again: they open an Arena::Scope around.
   Arena& scratch() { return scratch_; }
+  /// For what both passes read.
+  Arena& lasting() { return lasting_; }
 
-  /// The gradient of the values that m shows. Zeros where nothing has been added.
-  Mat grad(ConstMat m) { return {grad(m.data), m.rows, m.cols, m.stride}; }
   std::span<const TokenBlock> blocks() const { return *blocks_; }
 
  private:
-  using Blocks = std::vector<TokenBlock>;
-  using Sequences = std::vector<SequenceRows>;
-
-  float* grad(const float* p);
   /// Every bit of it.
   Part keep_exact(ConstMat m);
   Part keep_bf16(ConstMat m);
@@ -147,11 +159,21 @@ class Tape {
   std::optional<Part> known(ConstMat m, std::initializer_list<How> ways) const;
   Part add_kept(ConstMat m, How how, ConstMat copy, std::function<void(Mat)> make);
   void overwritten(ConstMat m);
-  void forget_made();
-  /// In scratch memory, as E4M3 holds it.
-  Mat rounded_fp8(ConstMat x, std::span<const TokenBlock> blocks);
+  /// Memory of a matrix that is made again.
+  struct Values {
+    std::unique_ptr<float[]> data;
+    Index size = 0;
+  };
+  Values values_for(Index n);
+  /// After a node of the backward pass: what it and those before it had no need of, is forgotten.
+  void forget_made(std::size_t node);
+  /// y = x as E4M3 holds it; y may be x.
+  Mat round_fp8(ConstMat x, std::span<const TokenBlock> blocks, Mat y);
+  void gradients_of_weights(std::span<const Recorded> products);
+  void gradients_of_inputs(std::span<const Recorded> products);
   Blocks blocks_of(std::span<const std::int32_t> tokens) const;
   std::shared_ptr<const Blocks> scaled_blocks(Index rows) const;
+  void clear_arena();
   void balance(const RouteArgs& args, Part logits, Mat dlogits);
   std::span<const std::int32_t> keep_ids(std::span<const std::int32_t> ids);
   /// `grad`: of the weight that the operation uses, if it has one.
@@ -161,8 +183,7 @@ class Tape {
   Device& device_;
   TapeOptions options_;
   Arena* arena_ = nullptr;
-  Arena kept_, scratch_;
-  std::vector<std::shared_ptr<std::byte>> mirror_;  // of the arena's blocks
+  Arena kept_, lasting_, scratch_;
   struct Node {
     const char* op;
     const float* near;  // gradient of its weight, or of the last before it
@@ -176,6 +197,7 @@ class Tape {
     ConstMat copy;  // of kExact; all else is made by `make`
     std::function<void(Mat)> make;
     Index rows = 0, cols = 0;
+    std::size_t first_use = 0;  // no node before it needs this
   };
   std::vector<Kept> keeps_;
   /// What of the arena still holds a kept matrix.
@@ -184,13 +206,13 @@ class Tape {
     std::size_t id;
   };
   std::vector<Known> known_;
-  /// Matrices made again lately, the last first, and memory for more.
+  /// Matrices made again that nodes to come may need, and memory for more.
   struct Made {
     std::size_t id;
-    std::vector<float> values;
+    Values values;
   };
-  std::list<Made> made_;
-  std::vector<std::vector<float>> spare_;
+  std::vector<Made> made_;
+  std::vector<Values> spare_;
 
   Index n_rows_ = 0;
   float row_weight_ = 0;

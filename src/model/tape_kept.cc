@@ -13,9 +13,6 @@
 namespace kogia {
 namespace {
 
-// Matrices made again that are held for the operations that come next.
-constexpr std::size_t kMadeAgain = 4;
-
 /// Floats from the first value that m shows to behind the last.
 Index extent(ConstMat m) { return m.rows == 0 ? 0 : (m.rows - 1) * m.stride + m.cols; }
 
@@ -54,8 +51,12 @@ std::optional<Tape::Part> Tape::known(ConstMat m, std::initializer_list<How> way
 }
 
 Tape::Part Tape::add_kept(ConstMat m, How how, ConstMat copy, std::function<void(Mat)> make) {
-  keeps_.push_back(
-      {.how = how, .copy = copy, .make = std::move(make), .rows = m.rows, .cols = m.cols});
+  keeps_.push_back({.how = how,
+                    .copy = copy,
+                    .make = std::move(make),
+                    .rows = m.rows,
+                    .cols = m.cols,
+                    .first_use = nodes_.size()});
   if (m.rows > 0) known_.push_back({m, keeps_.size() - 1});
   return {keeps_.size() - 1, 0, m.rows, m.cols};
 }
@@ -133,23 +134,48 @@ ConstMat Tape::restore(const Part& part) {
   }
   auto made =
       std::find_if(made_.begin(), made_.end(), [&](const Made& m) { return m.id == part.id; });
-  if (made != made_.end()) {
-    made_.splice(made_.begin(), made_, made);
-  } else {
-    std::vector<float> values;
-    if (!spare_.empty()) values = std::move(spare_.back()), spare_.pop_back();
-    values.resize(static_cast<std::size_t>(kept.rows * kept.cols));
-    kept.make({values.data(), kept.rows, kept.cols});  // it may itself restore
-    made_.push_front({part.id, std::move(values)});
+  if (made == made_.end()) {
+    Values values = values_for(kept.rows * kept.cols);
+    kept.make({values.data.get(), kept.rows, kept.cols});  // it may itself restore
+    made = made_.insert(made_.end(), {part.id, std::move(values)});
   }
-  return {made_.front().values.data() + part.offset, part.rows, part.cols, kept.cols};
+  return {made->values.data.get() + part.offset, part.rows, part.cols, kept.cols};
 }
 
-// Between nodes: what a node has restored stays until it ends.
-void Tape::forget_made() {
-  for (; made_.size() > kMadeAgain; made_.pop_back()) {
-    if (spare_.size() < kMadeAgain) spare_.push_back(std::move(made_.back().values));
+void Tape::restore(const Part& part, Mat out) {
+  const Kept& kept = keeps_[part.id];
+  KOGIA_CHECK(part.rows == kept.rows && part.cols == kept.cols);
+  const bool is_made =
+      std::any_of(made_.begin(), made_.end(), [&](const Made& made) { return made.id == part.id; });
+  if (kept.how == How::kExact || is_made) {
+    copy_rows(device_, restore(part), out);
+  } else {
+    kept.make(out);
   }
+}
+
+// The smallest spare memory that is large enough. Where there is none, one that is too small is
+// given up for it, so that all together are no more than were ever needed at once.
+Tape::Values Tape::values_for(Index n) {
+  const auto smaller = [](const Values& a, const Values& b) { return a.size < b.size; };
+  std::sort(spare_.begin(), spare_.end(), smaller);
+  auto fits = std::find_if(spare_.begin(), spare_.end(),
+                           [&](const Values& values) { return values.size >= n; });
+  if (fits == spare_.end()) {
+    if (!spare_.empty()) spare_.pop_back();
+    return {std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(n)), n};
+  }
+  Values values = std::move(*fits);
+  spare_.erase(fits);
+  return values;
+}
+
+void Tape::forget_made(std::size_t node) {
+  std::erase_if(made_, [&](Made& made) {
+    if (keeps_[made.id].first_use < node) return false;
+    spare_.push_back(std::move(made.values));
+    return true;
+  });
 }
 
 std::span<const std::int32_t> Tape::keep_ids(std::span<const std::int32_t> ids) {

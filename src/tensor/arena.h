@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/index.h"
@@ -11,9 +12,10 @@
 
 namespace kogia {
 
-/// A bump allocator of 64-byte aligned blocks. After the first passes have shown how much is
-/// needed, reset() and the allocations that follow touch no system allocator. Threads: one at a
-/// time. Contents are not initialised.
+/// A bump allocator of 64-byte aligned pieces. Its memory is one range of addresses as large as the
+/// machine's memory, whose pages take memory when they are first used and keep it: what it costs is
+/// the most that was ever in use at once. (Where addresses are limited: ranges that double in size,
+/// with what is left over at their ends.) Threads: one at a time. Contents are not initialised.
 class Arena {
  public:
   /// Scratch for n values of T, valid until the next reset() or the end of a Scope begun before it.
@@ -23,19 +25,13 @@ class Arena {
   }
   Mat matrix(Index rows, Index cols) { return {allocate<float>(rows * cols), rows, cols, cols}; }
 
-  void reset() { block_ = 0, used_ = 0; }
+  void reset();
+  /// The most that was in use at once, from the arena's begin to now.
   Index n_bytes() const;
-  /// Of these, up to where the last allocation ends.
+  /// Up to where the last allocation ends.
   Index used_bytes() const;
-
-  /// Memory that was handed out, by block and the bytes before it there: for those who keep
-  /// something beside each value.
-  struct Place {
-    std::size_t block = 0;
-    Index offset = 0;
-  };
-  Place place_of(const void* p) const;
-  Index block_bytes(std::size_t block) const { return blocks_[block].size; }
+  /// What was in use at any time since the last reset(); whole multiples of 64 bytes.
+  std::vector<std::span<std::byte>> touched() const;
 
   /// Gives back what was allocated since it began.
   class Scope {
@@ -53,12 +49,12 @@ class Arena {
 
  private:
   void* allocate_bytes(Index n);
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
+  void add_block(Index n);
   struct Block {
-    std::unique_ptr<std::byte, Free> data;
+    std::shared_ptr<std::byte> data;
     Index size = 0;
+    Index touched = 0;  // since the last reset()
+    Index most = 0;     // ever
   };
   std::vector<Block> blocks_;
   std::size_t block_ = 0;  // the block in use

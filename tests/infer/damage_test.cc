@@ -27,6 +27,7 @@
 #include "model/synth.h"
 #include "model/synth_plan.h"
 #include "support/golden.h"
+#include "support/sanitized.h"
 #include "support/temp_dir.h"
 #include "tensor/convert.h"
 
@@ -35,18 +36,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-#else
-constexpr bool kSanitized = false;
-#endif
 
 constexpr int kMutations = kSanitized ? 60 : 500;  // of a form and family
 constexpr int kWorkers = 2;
