@@ -125,7 +125,7 @@ EngineOptions EngineFlags::options() const {
   options.ctx = ctx;
   options.cache_tokens = cache_tokens;
   options.chunk = chunk;
-  options.load_mtp = options.need_mtp = need_mtp;
+  options.load_mtp = options.need_mtp = options.guess_in_int8 = need_mtp;
   options.packing.borrow = no_pack;
   options.packing.keep = keep_packed;
   options.packing.verify = verify;

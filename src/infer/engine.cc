@@ -129,6 +129,7 @@ std::unique_ptr<const Model> load_model(const Checkpoint& checkpoint, Device& de
   LoadOptions load{.compute = o.compute,
                    .mla = o.mla,
                    .load_mtp = o.load_mtp,
+                   .guess_in_int8 = o.guess_in_int8,
                    .packing = o.packing,
                    .on_progress = {}};
   if (o.show_progress) {

@@ -26,7 +26,8 @@ struct EngineOptions {
   Index chunk = 512;       // rows of a step, at most
   Index cache_tokens = 0;  // of all texts together, at least ctx; 0: see Engine::cache()
   bool load_mtp = false;
-  bool need_mtp = false;  // open() throws Error (usage) where there are no such layers to load
+  bool guess_in_int8 = false;  // see LoadOptions
+  bool need_mtp = false;       // open() throws Error (usage) where there are no such layers to load
   PackingOptions packing = {};
   bool show_progress = true;
 };

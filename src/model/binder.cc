@@ -104,22 +104,36 @@ MatrixSource Binder::source(const TensorEntry& entry, Index rows, Index cols) {
   return source;
 }
 
+bool Binder::guesses(DType dtype, Index cols) const {
+  const bool plain = dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+  return guesses_ && plain && cols % info(DType::q8_0).block_values == 0;
+}
+
 void Binder::add_job(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
-                     std::unique_ptr<Matrix>& out) {
+                     std::unique_ptr<Matrix>& out, bool guess) {
   std::string id = fmt::format("{} {}+{}", entry.name, source.first_row, source.rows);
   if (options.transpose) id += " transposed";
   if (source.scale != nullptr) {
     id += fmt::format(" scaled {}x{} {}", source.block_rows, source.block_cols,
                       kogia::name(source.scale_dtype));
   }
-  jobs_.push_back({.id = std::move(id), .source = source, .options = options, .out = &out});
-  formats_[fmt::format("{} ({})", kogia::name(source.dtype), kogia::name(options.compute))] +=
-      jobs_.back().source_bytes();
+  PackJob& job = jobs_.emplace_back();
+  if (guess) {
+    job.rounded = DType::q8_0;
+    options.compute = Compute::int8;
+    id += " as q8_0";
+  }
+  job.id = std::move(id);
+  job.source = source;
+  job.options = options;
+  job.out = &out;
+  formats_[fmt::format("{} ({})", kogia::name(job.packed_source().dtype),
+                       kogia::name(options.compute))] += job.source_bytes();
 }
 
 void Binder::add_matrix(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
-                        Linear& out, Index uses) {
-  add_job(entry, source, options, out.w);
+                        Linear& out, Index uses, bool guess) {
+  add_job(entry, source, options, out.w, guess);
   TrainedWeights* const training = options_.training;
   if (training == nullptr) return;
   out.trained = std::make_unique<TrainedMatrix>();
@@ -144,8 +158,9 @@ float* Binder::gradient(const TensorName& name, Index use, Index uses) {
 void Binder::linear(const TensorName& name, Index rows, Index cols, Linear& out,
                     std::optional<Compute> arithmetic, Index uses) {
   const TensorEntry& entry = take(file_name(name, ".weight"), {rows, cols});
-  add_matrix(entry, source(entry, rows, cols),
-             {.compute = arithmetic.value_or(arithmetic_for(entry.view.dtype))}, out, uses);
+  const MatrixSource s = source(entry, rows, cols);
+  add_matrix(entry, s, {.compute = arithmetic.value_or(arithmetic_for(s.dtype))}, out, uses,
+             !arithmetic && guesses(s.dtype, s.cols));
 }
 
 void Binder::linear_with_bias(const TensorName& name, Index rows, Index cols, Linear& out) {
@@ -165,7 +180,8 @@ void Binder::slice(const TensorName& name, std::vector<Index> shape, RowSlice ro
   s.data += rows.first * row_bytes(s.dtype, s.cols);
   s.rows = rows.n;
   s.first_row = rows.first;
-  add_matrix(entry, s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out);
+  add_matrix(entry, s, {.compute = arithmetic_for(s.dtype), .transpose = transpose}, out, 1,
+             !transpose && guesses(s.dtype, s.cols));
 }
 
 void Binder::vector(const TensorName& name, Index n, std::vector<float>& out) {

@@ -57,6 +57,13 @@ class Binder {
   /// Where use `use` of so many adds to the gradient of a tensor; null if the model is not trained.
   float* gradient(const TensorName& name, Index use, Index uses);
 
+  /// From here on plain matrices (but for those with an arithmetic of their own) are rounded to
+  /// Q8_0 and multiplied in int8, if so: see LoadOptions::guess_in_int8.
+  void guess(bool on) { guesses_ = on; }
+  bool guesses(const TensorName& name, Index cols) const {
+    return guesses(checkpoint_.require(file_name(name, ".weight")).view.dtype, cols);
+  }
+
   /// Marks tensors as known although nothing loads them: exact names, or prefixes that end in '.'.
   void ignore(const std::string& name_or_prefix);
 
@@ -78,10 +85,11 @@ class Binder {
   MatrixSource source(const TensorEntry& entry, Index rows, Index cols);
   void attach_scale(const TensorEntry& entry, MatrixSource& source, Index total_rows);
   Compute arithmetic_for(DType dtype) const;
+  bool guesses(DType dtype, Index cols) const;
   void add_job(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
-               std::unique_ptr<Matrix>& out);
+               std::unique_ptr<Matrix>& out, bool guess = false);
   void add_matrix(const TensorEntry& entry, const MatrixSource& source, PackOptions options,
-                  Linear& out, Index uses = 1);
+                  Linear& out, Index uses = 1, bool guess = false);
 
   const Checkpoint& checkpoint_;
   Device& device_;
@@ -90,6 +98,7 @@ class Binder {
   std::vector<PackJob> jobs_;
   std::set<std::string, std::less<>> taken_;
   std::vector<std::string> ignored_;
+  bool guesses_ = false;
   Index n_packed_bytes_ = 0;
   std::map<std::string, Index> formats_;
 };

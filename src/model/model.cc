@@ -38,6 +38,7 @@ struct Model::Parts {
   std::vector<Embedding> embeddings;
   std::unique_ptr<Matrix> own_embedding;
   Linear head;
+  Linear guessing_head;  // empty: guesses take `head`
   Norm norm;
   std::vector<Block> blocks;
   std::vector<MtpLayer> mtp;
@@ -50,7 +51,8 @@ struct Model::Parts {
   void bind_mtp(Binder& binder, const LoadOptions& options);
   Index n_uses() const { return 1 + config.num_nextn_predict_layers; }
   void bind_ends(Binder& binder);
-  ForwardResult finish(Ops& ops, Mat x, const Norm& final_norm, const Batch& batch) const;
+  ForwardResult finish(Ops& ops, Mat x, const Norm& final_norm, const Linear& of_logits,
+                       const Batch& batch) const;
   Mat mtp_hidden(Ops& ops, Index k, std::span<const std::int32_t> next_ids, ConstMat hidden,
                  const Batch& batch) const;
 };
@@ -90,6 +92,8 @@ void Model::Parts::bind(Binder& binder, const LoadOptions& options) {
 
 void Model::Parts::bind_mtp(Binder& binder, const LoadOptions& options) {
   const ModelConfig& c = config;
+  KOGIA_CHECK(!options.guess_in_int8 || options.training == nullptr);
+  binder.guess(options.guess_in_int8);
   mtp.reserve(static_cast<std::size_t>(c.num_nextn_predict_layers));  // jobs point into the layers
   for (Index k = 0; k < c.num_nextn_predict_layers; ++k) {
     const Index layer = c.num_hidden_layers + k;
@@ -111,6 +115,11 @@ void Model::Parts::bind_mtp(Binder& binder, const LoadOptions& options) {
       binder.ignore((binder.gguf() ? copy.gguf : copy.hf) + ".weight");
     }
   }
+  const TensorName& head_name = c.tie_word_embeddings ? names::kEmbedTokens : names::kLmHead;
+  if (!mtp.empty() && binder.guesses(head_name, c.hidden_size)) {
+    binder.linear(head_name, c.vocab_size, c.hidden_size, guessing_head);
+  }
+  binder.guess(false);
 }
 
 std::unique_ptr<const Model> Model::load(const Checkpoint& checkpoint, Device& device,
@@ -197,7 +206,7 @@ void check_batch(const Batch& batch, Index vocab_size) {
 }  // namespace
 
 // hidden = RMSNorm(x);  logits = hidden[logit_rows] W_headᵀ
-ForwardResult Model::Parts::finish(Ops& ops, Mat x, const Norm& final_norm,
+ForwardResult Model::Parts::finish(Ops& ops, Mat x, const Norm& final_norm, const Linear& of_logits,
                                    const Batch& batch) const {
   ForwardResult result;
   const Mat hidden = ops.rms_norm(x, final_norm);
@@ -205,7 +214,7 @@ ForwardResult Model::Parts::finish(Ops& ops, Mat x, const Norm& final_norm,
   if (batch.logit_rows.empty()) return result;
   const Mat chosen = ops.arena.matrix(static_cast<Index>(batch.logit_rows.size()), x.cols);
   ops.gather_rows(hidden, batch.logit_rows, chosen);
-  result.logits = ops.linear(chosen, head);
+  result.logits = ops.linear(chosen, of_logits);
   return result;
 }
 
@@ -222,7 +231,7 @@ ForwardResult Model::forward(const Batch& batch, Workspace& workspace) const {
     m.blocks[i].forward(step, batch.cache.layer(static_cast<Index>(i)), x);
   }
   workspace.expert_bytes = ops.expert_bytes;
-  return m.finish(ops, x, m.norm, batch);
+  return m.finish(ops, x, m.norm, m.head, batch);
 }
 
 // x = W_eh [enorm(Emb(next)) ; hnorm(hidden)], then the layer; the embedding half comes first.
@@ -253,7 +262,8 @@ ForwardResult Model::forward_mtp(Index k, std::span<const std::int32_t> next_ids
   workspace.arena.reset();
   Ops ops(*m.device, workspace.arena);
   const Mat x = m.mtp_hidden(ops, k, next_ids, hidden, batch);
-  return m.finish(ops, x, m.mtp[static_cast<std::size_t>(k)].head_norm, batch);
+  return m.finish(ops, x, m.mtp[static_cast<std::size_t>(k)].head_norm,
+                  m.guessing_head.w != nullptr ? m.guessing_head : m.head, batch);
 }
 
 namespace {

@@ -107,6 +107,10 @@ struct LoadOptions {
   std::optional<Compute> compute = {};  // unset: the device's default for each weight's format
   MlaForm mla = MlaForm::kAbsorbed;
   bool load_mtp = true;  // where the checkpoint has it
+  /// Layers of multi-token prediction are there for guesses alone, which what they guess about
+  /// checks: their plain weights, and the head before them, are rounded to Q8_0 and multiplied in
+  /// int8. Not together with `training`.
+  bool guess_in_int8 = false;
   PackingOptions packing = {};
   TrainedWeights* training = nullptr;  // the model is trained: from a folder's names, not GGUF's
   std::function<void(const LoadProgress&)> on_progress = {};  // from several threads, one at a time

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/interrupt.h"
+#include "tensor/convert.h"
 
 namespace kogia {
 namespace {
@@ -66,6 +67,18 @@ class Sums {
   std::vector<std::atomic<std::uint64_t>> sums_;
 };
 
+std::vector<std::byte> rounded_rows(const PackJob& job, Index first, Index n) {
+  const MatrixSource& s = job.source;
+  const Index from = row_bytes(s.dtype, s.cols), to = row_bytes(*job.rounded, s.cols);
+  std::vector<std::byte> blocks(static_cast<std::size_t>(n * to));
+  std::vector<float> values(static_cast<std::size_t>(s.cols));
+  for (Index r = 0; r < n; ++r) {
+    dequantize_row(s.dtype, s.data + (first + r) * from, values.data(), s.cols);
+    quantize_row(*job.rounded, values.data(), blocks.data() + r * to, s.cols);
+  }
+  return blocks;
+}
+
 }  // namespace
 
 WeightPacker::WeightPacker(std::span<const PackJob> jobs, const Checkpoint& checkpoint,
@@ -79,6 +92,10 @@ PackPlan WeightPacker::plan() const {
   device_.parallel(static_cast<Index>(jobs_.size()), [&](Index i) {
     const auto at = static_cast<std::size_t>(i);
     const PackJob& job = jobs_[at];
+    if (job.rounded) {  // the plain rule of a format gives values that any of its layouts holds
+      plan.forms[at] = form_of(job, 0);
+      return;
+    }
     plan.forms[at] = device_.packed_form(job.source, job.options);
     checkpoint_.release(job.source.data, job.source_bytes());  // it may have looked at the values
   });
@@ -139,7 +156,17 @@ void WeightPacker::for_parts(const PackPlan& plan, std::string_view what,
 }
 
 void WeightPacker::pack_part(const Part& part, std::byte* to) const {
-  device_.pack_rows(part.job->source, part.job->options, *part.form, part.first, part.n, to);
+  const PackJob& job = *part.job;
+  if (!job.rounded) {
+    device_.pack_rows(job.source, job.options, *part.form, part.first, part.n, to);
+    return;
+  }
+  // The part's rows as a matrix of their own.
+  MatrixSource rows = job.packed_source();
+  rows.rows = part.n;
+  const std::vector<std::byte> blocks = rounded_rows(job, part.first, part.n);
+  rows.data = blocks.data();
+  device_.pack_rows(rows, job.options, *part.form, 0, part.n, to);
 }
 
 void WeightPacker::pack(const PackPlan& plan, std::byte* memory) const {
@@ -185,7 +212,7 @@ WeightHashes WeightPacker::hash(const PackPlan& plan, const std::byte* memory) c
 }
 
 PackedForm WeightPacker::form_of(const PackJob& job, int variant) const {
-  return device_.packed_form(job.source, job.options, variant);
+  return device_.packed_form(job.packed_source(), job.options, variant);
 }
 
 void WeightPacker::adopt(const PackPlan& plan,
@@ -194,7 +221,7 @@ void WeightPacker::adopt(const PackPlan& plan,
     const PackJob& job = jobs_[i];
     // Each shares the ownership of the whole.
     const std::shared_ptr<const std::byte> at(memory, memory.get() + plan.offsets[i]);
-    *job.out = device_.adopt(job.source, job.options, plan.forms[i], at);
+    *job.out = device_.adopt(job.packed_source(), job.options, plan.forms[i], at);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,9 +24,17 @@ struct PackJob {
   MatrixSource source;
   PackOptions options;
   std::unique_ptr<Matrix>* out;
+  /// Plain values are first rounded to this block format; not where they stay in the checkpoint.
+  std::optional<DType> rounded = {};
 
   Index source_bytes() const { return source.rows * row_bytes(source.dtype, source.cols); }
   Index packed_rows() const { return options.transpose ? source.cols : source.rows; }
+  /// What the device packs. Where that is rounded first, its data must not be looked at: rows are
+  /// made when they are needed.
+  MatrixSource packed_source() const {
+    if (!rounded) return source;
+    return {.dtype = *rounded, .rows = source.rows, .cols = source.cols, .data = source.data};
+  }
 };
 
 /// Where the packed matrices stand in one stretch of memory, each at the begin of a page.

@@ -24,6 +24,7 @@ struct RunnerOptions {
   std::optional<Compute> compute = Compute::f32;
   MlaForm mla = MlaForm::kAbsorbed;
   std::optional<DType> cache_dtype = DType::f32;  // unset: the model's default
+  bool guess_in_int8 = false;
   PackingOptions packing = {};
   std::function<void(const LoadProgress&)> on_progress = {};
 };
@@ -57,6 +58,7 @@ class ModelRunner {
         model_(Model::load(*checkpoint_, *device_,
                            {.compute = options.compute,
                             .mla = options.mla,
+                            .guess_in_int8 = options.guess_in_int8,
                             .packing = options.packing,
                             .on_progress = options.on_progress})) {
     CacheMemory& m = cache_;

@@ -119,7 +119,8 @@ class Speculation : public testing::TestWithParam<int> {
     return folder / "latest";
   }
   static std::unique_ptr<Engine> open(int depth, Index cache_tokens = 0,
-                                      MlaForm mla = MlaForm::kAbsorbed) {
+                                      MlaForm mla = MlaForm::kAbsorbed,
+                                      bool guess_in_int8 = false) {
     return Engine::open(trained(depth), {.cpu = {.n_threads = 2, .isa = {}},
                                          .compute = {},
                                          .mla = mla,
@@ -127,6 +128,7 @@ class Speculation : public testing::TestWithParam<int> {
                                          .ctx = kCtx,
                                          .cache_tokens = cache_tokens,
                                          .load_mtp = true,
+                                         .guess_in_int8 = guess_in_int8,
                                          .need_mtp = true,
                                          .show_progress = false});
   }
@@ -150,7 +152,8 @@ GenerateOptions asked(double temperature, Index max_tokens, std::uint64_t key) {
 TEST_P(Speculation, AnswersAreThePlainOnesWhateverIsDrafted) {
   const auto engine = open(GetParam());
   // Eight pages: some texts are set back and computed again.
-  const auto tight = open(GetParam(), /*cache_tokens=*/8 * 64);
+  const auto tight = open(GetParam(), /*cache_tokens=*/8 * 64, MlaForm::kAbsorbed,
+                          /*guess_in_int8=*/true);
   for (const double temperature : {0.0, 0.7, 1.3}) {
     std::vector<std::vector<TokenId>> prompts;
     std::vector<Generation> plain;
