@@ -411,11 +411,14 @@ void expect_types_that_others_read(const GgufFile& file, const std::string& arch
   }
   EXPECT_TRUE(file.keys.contains("general.architecture"));
   for (const auto& [key, type] : file.keys) {
-    if (const auto known = kWhole.find(key); known != kWhole.end())
+    if (const auto known = kWhole.find(key); known != kWhole.end()) {
       EXPECT_EQ(type, known->second) << key;
+    }
     if (!key.starts_with(architecture + ".")) continue;
     const auto known = kByEnd.find(key.substr(architecture.size() + 1));
-    if (known != kByEnd.end()) EXPECT_EQ(type, known->second) << key;
+    if (known != kByEnd.end()) {
+      EXPECT_EQ(type, known->second) << key;
+    }
   }
 }
 
