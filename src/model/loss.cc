@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/tape.h"
+#include "model/tape_rows.h"
 #include "model/watch.h"
 
 namespace kogia {
@@ -21,10 +22,19 @@ std::vector<TokenBlock> moved(std::span<const TokenBlock> blocks, std::size_t be
   return out;
 }
 
+/// Of each row the first of the largest.
+void choose(Device& device, ConstMat logits, std::int32_t* choices) {
+  for_each_row(device, logits.rows, logits.cols, [&](Index r) {
+    const float* const row = logits.row(r);
+    choices[r] = static_cast<std::int32_t>(std::max_element(row, row + logits.cols) - row);
+  });
+}
+
 }  // namespace
 
 TrainLoss cross_entropy(Ops& ops, ConstMat hidden, const Linear& head, Index use,
-                        std::span<const std::int32_t> targets, float weight) {
+                        std::span<const std::int32_t> targets, float weight,
+                        std::span<std::int32_t> choices) {
   KOGIA_CHECK(static_cast<Index>(targets.size()) == hidden.rows);
   std::vector<TokenBlock> whole;  // without a tape, any stretches will do
   if (ops.tape == nullptr) {
@@ -50,6 +60,7 @@ TrainLoss cross_entropy(Ops& ops, ConstMat hidden, const Linear& head, Index use
                              .rows = rows};
     ops.device.linear({&product, 1});
     if (ops.watch != nullptr) ops.watch->made(logits, "head's product");
+    if (!choices.empty()) choose(ops.device, logits, choices.data() + first);
     const auto chunk =
         targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
     float* const log_prob = ops.arena.allocate<float>(rows);

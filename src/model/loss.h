@@ -11,8 +11,10 @@ namespace kogia {
 
 /// Σ −log softmax(hidden[r] W_headᵀ)[targets[r]] over the rows whose target is not −1. Where a tape
 /// records, weight · ∂(that sum)/∂hidden goes to the gradient of hidden at once, and that of the
-/// head's weights to its use `use`.
+/// head's weights to its use `use`. `choices`, if not empty: of each row the first of the largest
+/// logits.
 TrainLoss cross_entropy(Ops& ops, ConstMat hidden, const Linear& head, Index use,
-                        std::span<const std::int32_t> targets, float weight);
+                        std::span<const std::int32_t> targets, float weight,
+                        std::span<std::int32_t> choices = {});
 
 }  // namespace kogia

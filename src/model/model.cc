@@ -308,6 +308,39 @@ Shortened whole(const TrainBatch& batch) {
 
 }  // namespace
 
+namespace {
+
+/// Which guesses of each depth are what the main model chooses. Without rows it does nothing.
+class GuessCheck {
+ public:
+  explicit GuessCheck(std::size_t n_rows) : main_(n_rows), right_(n_rows, true), now_(n_rows) {}
+
+  /// Room for what the rows of a depth choose.
+  std::span<std::int32_t> choices(std::size_t n) {
+    return std::span(now_).first(std::min(n, now_.size()));
+  }
+  /// Depth k has chosen for its rows, which are those of the batch.
+  void add(std::size_t k, std::span<const std::int32_t> rows, std::span<const std::int32_t> targets,
+           TrainLoss& loss) {
+    if (k == 0) main_ = now_;
+    if (k == 0) return;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto row = static_cast<std::size_t>(rows[i]);
+      if (targets[i] < 0 || !right_[row]) continue;
+      ++loss.n_drafted;
+      right_[row] = now_[i] == main_[row + k];
+      loss.n_accepted += right_[row] ? 1 : 0;
+    }
+  }
+
+ private:
+  std::vector<std::int32_t> main_;  // of each row of the batch
+  std::vector<bool> right_;         // so far
+  std::vector<std::int32_t> now_;
+};
+
+}  // namespace
+
 // Depth k predicts from row i the token k places behind the target of i, which is the target of
 // row i + k; its input is the token there.
 std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& workspace) const {
@@ -323,6 +356,7 @@ std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& 
   ops.loads = &workspace.loads;
   workspace.loads.clear();
   Shortened depth = whole(batch);
+  GuessCheck guesses(tape == nullptr ? batch.ids.size() : 0);
   std::vector<TrainLoss> losses;
   Mat hidden;
   for (std::size_t k = 0; k < batch.loss_weights.size() && k <= m.mtp.size(); ++k) {
@@ -357,8 +391,9 @@ std::vector<TrainLoss> Model::forward_train(const TrainBatch& batch, Workspace& 
     }
     ops.rms_norm_in_place(x, head_norm);
     hidden = x;
-    losses.push_back(
-        cross_entropy(ops, hidden, m.head, static_cast<Index>(k), targets, batch.loss_weights[k]));
+    losses.push_back(cross_entropy(ops, hidden, m.head, static_cast<Index>(k), targets,
+                                   batch.loss_weights[k], guesses.choices(targets.size())));
+    if (tape == nullptr) guesses.add(k, depth.row, targets, losses.back());
   }
   return losses;
 }

@@ -70,6 +70,10 @@ struct TrainBatch {
 struct TrainLoss {
   double sum = 0;
   Index n = 0;
+  /// Of a depth, where no tape records: what decoding at temperature 0 would say of its guesses if
+  /// it came by this very text. At n_drafted positions all depths before guessed as the main model
+  /// chooses, and at n_accepted of these this one does too.
+  Index n_drafted = 0, n_accepted = 0;
 };
 
 /// What a forward pass gives back; memory belongs to the workspace and lives until its next use.

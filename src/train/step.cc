@@ -104,7 +104,7 @@ StepResult StepRunner::pass(std::span<const PackedRow> rows, Index micro_batch_s
     row_weights.push_back(static_cast<float>(each));
   }
   StepResult result{.n_tokens = n_targets[0]};
-  std::vector<double> sums(n_targets.size(), 0);
+  std::vector<TrainLoss> sums(n_targets.size());
   workspace_.tape = backward ? &tape_ : nullptr;
   const auto size = static_cast<Index>(rows.size());
   const Index each = micro_batch_size > 0 ? micro_batch_size : std::max<Index>(1, size);
@@ -126,7 +126,11 @@ StepResult StepRunner::pass(std::span<const PackedRow> rows, Index micro_batch_s
                                              .loss_weights = weights,
                                              .row_weights = row_weights},
                                             workspace_);
-    for (std::size_t k = 0; k < losses.size(); ++k) sums[k] += losses[k].sum;
+    for (std::size_t k = 0; k < losses.size(); ++k) {
+      sums[k].sum += losses[k].sum;
+      sums[k].n_drafted += losses[k].n_drafted;
+      sums[k].n_accepted += losses[k].n_accepted;
+    }
     add_loads(result.loads, workspace_.loads);
     if (!backward) continue;
     result.balance_loss += tape_.balance_loss();
@@ -134,12 +138,15 @@ StepResult StepRunner::pass(std::span<const PackedRow> rows, Index micro_batch_s
     tape_.backward(workspace_.watch);
   }
   for (std::size_t k = 0; k < sums.size(); ++k) {
-    const double mean = sums[k] / static_cast<double>(std::max<Index>(1, n_targets[k]));
+    const double mean = sums[k].sum / static_cast<double>(std::max<Index>(1, n_targets[k]));
     if (k == 0) {
       result.loss = mean;
-    } else {
-      result.mtp_loss.push_back(mean);
+      continue;
     }
+    result.mtp_loss.push_back(mean);
+    if (backward) continue;
+    result.mtp_acceptance.push_back(static_cast<double>(sums[k].n_accepted) /
+                                    static_cast<double>(std::max<Index>(1, sums[k].n_drafted)));
   }
   return result;
 }

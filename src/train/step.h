@@ -30,7 +30,10 @@ Keeping keeping_of(Recipe recipe);
 
 struct StepResult {
   double loss = 0;  // mean −log p of the tokens that the main model predicted, nats
-  std::vector<double> mtp_loss = {};   // of each depth
+  std::vector<double> mtp_loss = {};  // of each depth
+  /// evaluate() alone: of each depth, the share of its guesses that the main model's first choice
+  /// agrees with, where all depths before were right; see TrainLoss. 0 where none were.
+  std::vector<double> mtp_acceptance = {};
   double balance_loss = 0;             // weighted, of all layers
   double grad_norm = 0;                // before clipping
   Index n_tokens = 0;                  // that the main model predicted

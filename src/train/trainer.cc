@@ -66,12 +66,9 @@ nlohmann::ordered_json line_of(const StepReport& report) {
   line["kept_bytes"] = r.kept_bytes;
   line["peak_bytes"] = peak_bytes();
   if (!r.loads.empty()) {
-    nlohmann::ordered_json vio, tokens;
-    for (const ExpertLoad& load : r.loads) {
-      vio.push_back(max_vio(load));
-      tokens.push_back(load.tokens);
-    }
-    line["max_vio"] = vio;
+    nlohmann::ordered_json tokens;
+    for (const ExpertLoad& load : r.loads) tokens.push_back(load.tokens);
+    line["max_vio"] = report.max_vio;
     line["expert_tokens"] = tokens;
   }
   if (r.balance_loss != 0) line["balance_loss"] = r.balance_loss;
@@ -80,6 +77,7 @@ nlohmann::ordered_json line_of(const StepReport& report) {
     line["validation_bits_per_byte"] = report.validation_bits_per_byte;
   }
   if (!report.validation_mtp_loss.empty()) line["validation_mtp_loss"] = report.validation_mtp_loss;
+  if (!report.mtp_acceptance.empty()) line["mtp_acceptance"] = report.mtp_acceptance;
   if (!report.validation_max_vio.empty()) line["validation_max_vio"] = report.validation_max_vio;
   return line;
 }
@@ -94,12 +92,16 @@ std::vector<EventFile::Scalar> scalars_of(const StepReport& report) {
   for (std::size_t d = 0; d < r.mtp_loss.size(); ++d) {
     out.emplace_back(fmt::format("train/mtp_loss_{}", d + 1), r.mtp_loss[d]);
   }
-  for (const ExpertLoad& load : r.loads) {
-    out.emplace_back(fmt::format("experts/max_vio_layer_{}", load.layer), max_vio(load));
+  for (std::size_t i = 0; i < r.loads.size(); ++i) {
+    out.emplace_back(fmt::format("experts/max_vio_layer_{}", r.loads[i].layer), report.max_vio[i]);
   }
   if (report.validation_loss) out.emplace_back("validation/loss", *report.validation_loss);
   if (report.validation_bits_per_byte > 0) {
     out.emplace_back("validation/bits_per_byte", report.validation_bits_per_byte);
+  }
+  for (std::size_t d = 0; d < report.mtp_acceptance.size(); ++d) {
+    out.emplace_back(fmt::format("validation/mtp_loss_{}", d + 1), report.validation_mtp_loss[d]);
+    out.emplace_back(fmt::format("validation/mtp_acceptance_{}", d + 1), report.mtp_acceptance[d]);
   }
   return out;
 }
@@ -176,6 +178,7 @@ StepReport Trainer::one_step() {
   constexpr std::size_t kWindow = 50;
   losses_.push_back(report.result.loss);
   if (losses_.size() > kWindow) losses_.pop_front();
+  for (const ExpertLoad& load : report.result.loads) report.max_vio.push_back(max_vio(load));
   report.step = ++step_;
   report.lr = static_cast<double>(how.optimizer.lr);
   report.bytes = predicted_bytes(rows, rows_.token_bytes());
@@ -190,6 +193,7 @@ void Trainer::validate(StepReport& report) {
   const StepResult result = runner_->evaluate(rows, config_.trainer.micro_batch_size);
   report.validation_loss = result.loss;
   report.validation_mtp_loss = result.mtp_loss;
+  report.mtp_acceptance = result.mtp_acceptance;
   if (const Index bytes = predicted_bytes(rows, rows_.token_bytes()); bytes > 0) {
     const double bits = result.loss * static_cast<double>(result.n_tokens) / std::numbers::ln2;
     report.validation_bits_per_byte = bits / static_cast<double>(bytes);

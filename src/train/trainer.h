@@ -23,11 +23,12 @@ struct StepReport {
   Index step = 0, n_steps = 0;  // done, of so many
   StepResult result = {};
   double lr = 0, seconds = 0;
-  Index bytes = 0;   // of text that the step predicted; 0: not known
-  double flops = 0;  // train_flops()
+  std::vector<double> max_vio = {};  // of each of result.loads
+  Index bytes = 0;                   // of text that the step predicted; 0: not known
+  double flops = 0;                  // train_flops()
   std::optional<double> validation_loss = {};
   double validation_bits_per_byte = 0;  // the same per byte of text; 0: not known
-  std::vector<double> validation_mtp_loss = {};
+  std::vector<double> validation_mtp_loss = {}, mtp_acceptance = {};  // of each depth
   std::vector<double> validation_max_vio = {};  // of each layer with experts, on the same rows
 };
 

@@ -337,8 +337,11 @@ TEST_P(Speculation, TrainingAndServingAreOneForward) {
 
   const Index width = model.config().hidden_size;
   std::vector<float> states, next_states;
+  std::vector<Index> choices;                  // of the main model at each position
+  std::vector<bool> right(text.size(), true);  // the guesses from each position, so far
   for (Index k = 0; k <= GetParam(); ++k) {
     double sum = 0;
+    Index n_drafted = 0, n_accepted = 0;
     next_states.clear();
     const Index n_rows = n - k;
     for (Index pos = 0, piece = 1; pos < n_rows; pos += piece, piece = piece * 3 % 17) {
@@ -362,12 +365,24 @@ TEST_P(Speculation, TrainingAndServingAreOneForward) {
             log_softmax({result.logits.row(r), static_cast<std::size_t>(result.logits.cols)});
         sum -= logprobs[static_cast<std::size_t>(text[static_cast<std::size_t>(pos + r + k + 1)])];
         next_states.insert(next_states.end(), result.hidden.row(r), result.hidden.row(r) + width);
+        const Index choice = std::ranges::max_element(logprobs) - logprobs.begin();
+        if (k == 0) choices.push_back(choice);
+        const auto at = static_cast<std::size_t>(pos + r);
+        if (k == 0 || !right[at]) continue;
+        ++n_drafted;
+        right[at] = choice == choices[at + static_cast<std::size_t>(k)];
+        if (right[at]) ++n_accepted;
       }
     }
     states = next_states;
     const TrainLoss& loss = losses[static_cast<std::size_t>(k)];
     ASSERT_EQ(loss.n, n_rows);
     EXPECT_NEAR(sum, loss.sum, 1e-5 * sum) << "depth " << k;
+    EXPECT_EQ(loss.n_drafted, n_drafted) << "depth " << k;
+    EXPECT_EQ(loss.n_accepted, n_accepted) << "depth " << k;
+    if (k == 0) continue;
+    EXPECT_GT(loss.n_accepted, n_rows / 4) << "it has learnt something";
+    EXPECT_LT(loss.n_accepted, n_rows);
   }
 }
 
