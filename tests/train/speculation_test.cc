@@ -21,6 +21,7 @@
 #include "support/golden.h"
 #include "support/temp_dir.h"
 #include "train/run_file.h"
+#include "train/tiny_run.h"
 #include "train/trainer.h"
 
 namespace kogia::test {
@@ -52,46 +53,6 @@ class Rows final : public RowSource {
   std::vector<PackedRow> validation_rows(Index n) override { return rows(1'000'000, n); }
 };
 
-constexpr std::string_view kRun = R"(
-[model]
-model_type = "deepseek_v3"
-vocab_size = 64
-hidden_size = 32
-intermediate_size = 48
-moe_intermediate_size = 16
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 2
-kv_lora_rank = 16
-qk_nope_head_dim = 8
-qk_rope_head_dim = 8
-v_head_dim = 8
-n_routed_experts = 4
-n_shared_experts = 1
-num_experts_per_tok = 2
-first_k_dense_replace = 1
-n_group = 1
-topk_group = 1
-scoring_func = "sigmoid"
-topk_method = "noaux_tc"
-norm_topk_prob = true
-routed_scaling_factor = 1.0
-max_position_embeddings = 512
-[data]
-sources = [{path = "text.jsonl"}]
-tokenizer = "tokenizer.json"
-sequence_length = 48
-[trainer]
-steps = 120
-batch_size = 8
-eval_every = 0
-log_every = 0
-[optimizer]
-lr = 0.01
-[precision]
-recipe = "f32"
-)";
-
 /// Trained once each, by depth.
 class Speculation : public testing::TestWithParam<int> {
  protected:
@@ -99,7 +60,7 @@ class Speculation : public testing::TestWithParam<int> {
     dir_ = std::make_unique<TempDir>();
     dir_->write("text.jsonl", "{}");
     dir_->write("tokenizer.json", "{}");
-    dir_->write("run.toml", kRun);
+    dir_->write("run.toml", kTinyRun);
   }
   static void TearDownTestSuite() { dir_.reset(); }
 
@@ -107,7 +68,8 @@ class Speculation : public testing::TestWithParam<int> {
     const fs::path folder = *dir_ / std::to_string(depth);
     if (fs::exists(folder)) return folder / "latest";
     RunFileOptions options;
-    options.overrides = {"model.num_nextn_predict_layers=" + std::to_string(depth)};
+    options.overrides = {"trainer.steps=120", "trainer.batch_size=8", "trainer.eval_every=0",
+                         "model.num_nextn_predict_layers=" + std::to_string(depth)};
     options.cache = *dir_ / "cache";
     const RunConfig config = read_run_file(*dir_ / "run.toml", options);
     const auto device = make_cpu_device({.n_threads = 2});

@@ -21,6 +21,7 @@
 #include "formats/hf_config.h"
 #include "support/temp_dir.h"
 #include "train/run_file.h"
+#include "train/tiny_run.h"
 
 namespace kogia::test {
 namespace {
@@ -50,54 +51,12 @@ class Rows final : public RowSource {
   std::vector<Index> token_bytes_ = std::vector<Index>(64, 2);
 };
 
-constexpr std::string_view kRun = R"(
-[model]
-model_type = "deepseek_v3"
-vocab_size = 64
-hidden_size = 32
-intermediate_size = 48
-moe_intermediate_size = 16
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 2
-kv_lora_rank = 16
-qk_nope_head_dim = 8
-qk_rope_head_dim = 8
-v_head_dim = 8
-n_routed_experts = 4
-n_shared_experts = 1
-num_experts_per_tok = 2
-first_k_dense_replace = 1
-n_group = 1
-topk_group = 1
-scoring_func = "sigmoid"
-topk_method = "noaux_tc"
-norm_topk_prob = true
-routed_scaling_factor = 1.0
-num_nextn_predict_layers = 1
-max_position_embeddings = 64
-[data]
-sources = [{path = "text.jsonl"}]
-tokenizer = "tokenizer.json"
-sequence_length = 48
-[trainer]
-steps = 12
-batch_size = 4
-eval_every = 6
-eval_rows = 3
-checkpoint_every = 4
-[optimizer]
-lr = 0.01
-[precision]
-recipe = "f32"
-)";
-
 class TrainerTest : public testing::Test {
  protected:
   TrainerTest() {
     dir_.write("text.jsonl", "{}");
     dir_.write("tokenizer.json", "{}");
-    dir_.write("run.toml", kRun);
+    dir_.write("run.toml", kTinyRun);
   }
 
   RunConfig config(const std::vector<std::string>& overrides = {}) {
@@ -177,6 +136,10 @@ TEST_F(TrainerTest, LearnsAndLeavesWhatCanBeLoaded) {
   EXPECT_NEAR(lines.back()["validation_bits_per_byte"].get<double>(),
               *report.validation_loss / 2 / std::numbers::ln2, 1e-12);
   EXPECT_EQ(lines.back()["validation_mtp_loss"].size(), 1u);
+  ASSERT_EQ(lines.back()["mtp_acceptance"].size(), 1u);
+  EXPECT_GT(lines.back()["mtp_acceptance"][0], 0.5);
+  EXPECT_LE(lines.back()["mtp_acceptance"][0], 1.0);
+  EXPECT_FALSE(lines[3].contains("mtp_acceptance"));
   EXPECT_FALSE(lines[3].contains("validation_bits_per_byte"));
   const auto device = make_cpu_device();
   const auto checkpoint = Checkpoint::open(dir_ / "a" / "latest");
@@ -185,13 +148,33 @@ TEST_F(TrainerTest, LearnsAndLeavesWhatCanBeLoaded) {
   EXPECT_EQ(read_file(dir_ / "a" / "latest" / "tokenizer.json"), "{}");
 }
 
+/// Of each recipe: what may change no bit of a run.
+class TrainerBits : public TrainerTest, public testing::WithParamInterface<const char*> {
+ protected:
+  RunConfig recipe(std::vector<std::string> overrides = {}) {
+    const std::string name = GetParam();
+    overrides.push_back("precision.recipe=" + name);
+    if (name == "fp8") overrides.emplace_back("optimizer.moments=bf16");
+    return config(overrides);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Recipes, TrainerBits, testing::Values("f32", "bf16", "fp8"),
+                         [](const auto& each) { return std::string(each.param); });
+
+TEST_P(TrainerBits, RecipesDiffer) {
+  run("one", recipe());
+  run("other", config({std::string("precision.recipe=") +
+                       (GetParam() == std::string("bf16") ? "f32" : "bf16")}));
+  EXPECT_NE(weights("one"), weights("other"));
+}
+
 // Stopped by Ctrl-C, gone on with by another number of threads: the same bytes, each step once.
-TEST_F(TrainerTest, GoesOnWithTheSameBytes) {
-  run("whole", config());
-  const TrainReport stopped = run("parts", config(), 2, 5);
+TEST_P(TrainerBits, GoesOnWithTheSameBytes) {
+  run("whole", recipe());
+  const TrainReport stopped = run("parts", recipe(), 2, 5);
   EXPECT_TRUE(stopped.interrupted);
   EXPECT_EQ(stopped.n_steps, 5);
-  const TrainReport rest = run("parts", config(), 1);
+  const TrainReport rest = run("parts", recipe(), 1);
   EXPECT_EQ(rest.first_step, 5);
   EXPECT_FALSE(rest.interrupted);
   EXPECT_EQ(weights("whole"), weights("parts"));
@@ -204,8 +187,8 @@ TEST_F(TrainerTest, GoesOnWithTheSameBytes) {
 }
 
 // Killed at twenty random moments, also while it saves: the same bytes, each step once.
-TEST_F(TrainerTest, KilledItEndsInTheSameBytes) {
-  const RunConfig c = config({"trainer.steps=40", "trainer.checkpoint_every=2"});
+TEST_P(TrainerBits, KilledItEndsInTheSameBytes) {
+  const RunConfig c = recipe({"trainer.steps=40", "trainer.checkpoint_every=2"});
   run("whole", c);
   const Philox random(11);
   for (std::uint64_t i = 0; i < 20; ++i) {
@@ -226,12 +209,21 @@ TEST_F(TrainerTest, KilledItEndsInTheSameBytes) {
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i]["loss"], b[i]["loss"]) << i;
 }
 
-TEST_F(TrainerTest, AccumulationAndRecomputationChangeNothing) {
-  run("whole", config());
-  run("parts", config({"trainer.micro_batch_size=1"}));
-  run("again", config({"trainer.micro_batch_size=3", "trainer.recompute=true"}));
-  EXPECT_EQ(weights("whole"), weights("parts"));
-  EXPECT_EQ(weights("whole"), weights("again"));
+TEST_P(TrainerBits, ThreadsAccumulationAndRecomputationChangeNothing) {
+  const std::string all = "trainer.batch_size=8";
+  run("whole", recipe({all}));
+  const std::string expected = weights("whole");
+  int n = 0;
+  for (const int micro : {1, 3, 4, 8}) {
+    for (const int n_threads : {1, 2}) {
+      for (const char* again : {"true", "false", "[\"up_projection\"]"}) {
+        const std::string name = std::to_string(n++);
+        const std::string cut = "trainer.micro_batch_size=" + std::to_string(micro);
+        run(name, recipe({all, cut, std::string("trainer.recompute=") + again}), n_threads);
+        EXPECT_EQ(weights(name), expected) << cut << ' ' << n_threads << " threads, " << again;
+      }
+    }
+  }
 }
 
 // The newest checkpoint that is whole is taken; what was skipped is named.
