@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <optional>
+#include <string>
 #include <vector>
 
 #define TOML_HEADER_ONLY 1
@@ -38,6 +40,51 @@ void refuse_deep_keys(std::string_view text, const std::string& file) {
       refuse(fmt::format("{}:{}", file, n_line), fmt::format("more than {} dots", kMaxDots));
     }
   }
+}
+
+bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+
+/// Behind a string that begins at `begin`, or where a character in it is that toml++ must not see.
+/// One that does not end is cut at its line, as the parser refuses it there.
+std::size_t end_of_string(std::string_view text, std::size_t begin) {
+  const char quote = text[begin];
+  const std::string three(3, quote);
+  const bool lines = text.substr(begin, 3) == three;
+  std::size_t i = begin + (lines ? 3 : 1);
+  while (i < text.size() && (lines || text[i] != '\n')) {
+    if (text[i] == quote && (!lines || text.substr(i, 3) == three)) {
+      i += lines ? 3 : 1;
+      for (int more = 0; lines && more < 2 && i < text.size() && text[i] == quote; ++more) ++i;
+      return i;
+    }
+    if (text[i] != '\\' || quote == '\'') {
+      ++i;
+      continue;
+    }
+    ++i;  // a backslash
+    const std::size_t next = std::min(text.find_first_not_of(" \t\r\n", i), text.size());
+    if (lines && next < text.size() && !is_ascii(text[next])) return next;
+    if (i < text.size() && text[i] != '\n') ++i;
+  }
+  return i;
+}
+
+/// The first character beyond ASCII outside of strings and comments, where TOML knows none, or
+/// behind a line that ends in a backslash. toml++ 3.3 asks there whether it is white space, and for
+/// some characters (é, U+FDF7) that question ends in undefined behaviour.
+std::optional<std::size_t> stray_character(std::string_view text) {
+  std::size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0;
+  while (i < text.size()) {
+    if (!is_ascii(text[i])) return i;
+    if (text[i] == '#') {
+      i = std::min(text.find('\n', i), text.size());
+    } else if (text[i] == '"' || text[i] == '\'') {
+      i = end_of_string(text, i);
+    } else {
+      ++i;
+    }
+  }
+  return {};
 }
 
 /// Copies toml++'s tree, where keys are sorted, into one in the order of the file.
@@ -99,6 +146,7 @@ class Copier {
 
 /// The value of "NAME=VALUE" as TOML reads it; nullopt where it is no TOML.
 std::optional<toml::table> parse_value(const std::string& value) {
+  if (stray_character(value)) return {};
   try {
     toml::table table = toml::parse("value = " + value);
     if (table.size() == 1 && table.contains("value")) return table;
@@ -148,6 +196,11 @@ TomlTree TomlTree::parse(std::string_view text, std::string file) {
                                   text.size(), kMaxBytes));
   }
   refuse_deep_keys(text, tree.file);
+  if (const auto at = stray_character(text)) {
+    const auto n = std::ranges::count(text.substr(0, *at), '\n') + 1;
+    refuse(fmt::format("{}:{}", tree.file, n), "no TOML: a character that only strings may have",
+           "text stands in quotes");
+  }
   try {
     const toml::table table = toml::parse(text);
     Copier copier(tree, [&](std::uint32_t n) { return fmt::format("{}:{}", tree.file, n); });
