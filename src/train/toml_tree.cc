@@ -4,6 +4,7 @@
 #include "train/toml_tree.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -42,49 +43,46 @@ void refuse_deep_keys(std::string_view text, const std::string& file) {
   }
 }
 
-bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+// toml++ 3.3 has undefined behaviour where it asks of some characters (é, U+FDF7) whether they are
+// white space, and it asks that also where none may stand. Of those behind the last plane's begin
+// it knows at once that they are not: so each byte beyond ASCII is shown to it as U+10FF00 plus the
+// byte, which are the characters of nobody.
+constexpr std::string_view kHidden = "\xF4\x8F";
 
-/// Behind a string that begins at `begin`, or where a character in it is that toml++ must not see.
-/// One that does not end is cut at its line, as the parser refuses it there.
-std::size_t end_of_string(std::string_view text, std::size_t begin) {
-  const char quote = text[begin];
-  const std::string three(3, quote);
-  const bool lines = text.substr(begin, 3) == three;
-  std::size_t i = begin + (lines ? 3 : 1);
-  while (i < text.size() && (lines || text[i] != '\n')) {
-    if (text[i] == quote && (!lines || text.substr(i, 3) == three)) {
-      i += lines ? 3 : 1;
-      for (int more = 0; lines && more < 2 && i < text.size() && text[i] == quote; ++more) ++i;
-      return i;
-    }
-    if (text[i] != '\\' || quote == '\'') {
-      ++i;
+std::string hide(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80) {
+      out += c;
       continue;
     }
-    ++i;  // a backslash
-    const std::size_t next = std::min(text.find_first_not_of(" \t\r\n", i), text.size());
-    if (lines && next < text.size() && !is_ascii(text[next])) return next;
-    if (i < text.size() && text[i] != '\n') ++i;
+    out += kHidden;
+    out += byte < 0xC0 ? '\xBE' : '\xBF';
+    out += static_cast<char>(0x80 | (byte & 0x3F));
   }
-  return i;
+  return out;
 }
 
-/// The first character beyond ASCII outside of strings and comments, where TOML knows none, or
-/// behind a line that ends in a backslash. toml++ 3.3 asks there whether it is white space, and for
-/// some characters (é, U+FDF7) that question ends in undefined behaviour.
-std::optional<std::size_t> stray_character(std::string_view text) {
-  std::size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0;
-  while (i < text.size()) {
-    if (!is_ascii(text[i])) return i;
-    if (text[i] == '#') {
-      i = std::min(text.find('\n', i), text.size());
-    } else if (text[i] == '"' || text[i] == '\'') {
-      i = end_of_string(text, i);
-    } else {
-      ++i;
+std::string show(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (!text.substr(i).starts_with(kHidden) || i + 3 >= text.size()) {
+      out += text[i];
+      continue;
     }
+    const int high = text[i + 2] == '\xBE' ? 0x80 : 0xC0;
+    out += static_cast<char>(high | (static_cast<unsigned char>(text[i + 3]) & 0x3F));
+    i += 3;
   }
-  return {};
+  return out;
+}
+
+/// Whether an escape names one of the characters that hide() uses.
+bool names_hidden(std::string_view text) {
+  const auto same = [](char a, char b) { return std::toupper(static_cast<unsigned char>(a)) == b; };
+  constexpr std::string_view kEscape = "\\U0010FF";
+  return !std::ranges::search(text, kEscape, same).empty();
 }
 
 /// Copies toml++'s tree, where keys are sorted, into one in the order of the file.
@@ -99,7 +97,7 @@ class Copier {
     tree_.places[path] = line_of_(line);
     if (const toml::table* table = node.as_table()) return copy_table(*table, path);
     if (const toml::array* array = node.as_array()) return copy_array(*array, path, line);
-    if (const auto* x = node.as_string()) return x->get();
+    if (const auto* x = node.as_string()) return show(x->get());
     if (const auto* x = node.as_integer()) return x->get();
     if (const auto* x = node.as_boolean()) return x->get();
     if (const auto* x = node.as_floating_point()) {
@@ -121,7 +119,7 @@ class Copier {
     Json object = Json::object();
     auto& members = object.get_ref<Json::object_t&>();
     for (const auto& [key, node] : entries) {
-      const std::string name(key->str()), below = path.empty() ? name : path + "." + name;
+      const std::string name = show(key->str()), below = path.empty() ? name : path + "." + name;
       // Keys differ, so nothing needs to look for the same one.
       static_cast<std::vector<Json::object_t::value_type>&>(members).emplace_back(
           name, copy(*node, below, key->source().begin.line));
@@ -146,9 +144,9 @@ class Copier {
 
 /// The value of "NAME=VALUE" as TOML reads it; nullopt where it is no TOML.
 std::optional<toml::table> parse_value(const std::string& value) {
-  if (stray_character(value)) return {};
+  if (names_hidden(value)) return {};
   try {
-    toml::table table = toml::parse("value = " + value);
+    toml::table table = toml::parse("value = " + hide(value));
     if (table.size() == 1 && table.contains("value")) return table;
   } catch (const toml::parse_error&) {
   }
@@ -196,18 +194,16 @@ TomlTree TomlTree::parse(std::string_view text, std::string file) {
                                   text.size(), kMaxBytes));
   }
   refuse_deep_keys(text, tree.file);
-  if (const auto at = stray_character(text)) {
-    const auto n = std::ranges::count(text.substr(0, *at), '\n') + 1;
-    refuse(fmt::format("{}:{}", tree.file, n), "no TOML: a character that only strings may have",
-           "text stands in quotes");
-  }
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  if (!is_utf8(std::string(text))) refuse(tree.file, "no TOML: it is no UTF-8");
+  if (names_hidden(text)) refuse(tree.file, "no characters from U+10FF00 on are read");
   try {
-    const toml::table table = toml::parse(text);
+    const toml::table table = toml::parse(hide(text));
     Copier copier(tree, [&](std::uint32_t n) { return fmt::format("{}:{}", tree.file, n); });
     tree.values = copier.copy_table(table, "");
   } catch (const toml::parse_error& error) {
     refuse(fmt::format("{}:{}", tree.file, error.source().begin.line),
-           fmt::format("no TOML: {}", error.description()));
+           fmt::format("no TOML: {}", show(error.description())));
   }
   return tree;
 }
