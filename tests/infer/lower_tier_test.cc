@@ -133,14 +133,16 @@ TEST_P(Tiers, ADamagedPageIsAMiss) {
 TEST_P(Tiers, TenantsDoNotMeetOnDisk) {
   const auto prompt = random_ids(1, 200);
   Process process(GetParam(), folder_.path());
+  Request request{.prompt = prompt, .options = {.max_tokens = 1}};
   for (const char* tenant : {"a", "b"}) {
-    process.batcher.submit({.prompt = prompt, .options = {.max_tokens = 1}, .tenant = tenant}, {});
+    request.tenant = tenant;
+    process.batcher.submit(request, {});
     process.batcher.run();
     process.batcher.prefixes().clear();
     process.store->flush();
   }
   EXPECT_EQ(process.batcher.stats().n_cached_tokens, 0);
-  process.batcher.submit({.prompt = prompt, .options = {.max_tokens = 1}, .tenant = "b"}, {});
+  process.batcher.submit(request, {});
   process.batcher.run();
   EXPECT_EQ(process.batcher.stats().n_cached_tokens, 192);
 }
