@@ -83,7 +83,9 @@ TEST_F(CorpusTest, EachTextComesOnceAnEpoch) {
         EXPECT_EQ(row.ids[static_cast<std::size_t>(i)],
                   row.ids[static_cast<std::size_t>(i - 1)] + 1);
       }
-      if (d > 0) EXPECT_EQ(row.ids[static_cast<std::size_t>(begin)] % 100, 0) << "begins inside";
+      if (d > 0) {
+        EXPECT_EQ(row.ids[static_cast<std::size_t>(begin)] % 100, 0) << "begins inside";
+      }
     }
     stream.insert(stream.end(), row.ids.begin(), row.ids.end());
   }
@@ -124,7 +126,9 @@ TEST_F(CorpusTest, DamagedTokensAreMadeAnew) {
     changed[at] = static_cast<char>(changed[at] ^ 0x41);
     dir_.write("changed", changed);
     const auto file = TokenFile::open(dir_ / "changed", kKey);
-    if (file) EXPECT_EQ(file->n_tokens(), 210) << at;
+    if (file) {
+      EXPECT_EQ(file->n_tokens(), 210) << at;
+    }
   }
 }
 

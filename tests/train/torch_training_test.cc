@@ -51,7 +51,9 @@ class TorchTraining : public testing::Test {
           {worst, std::abs(result.loss - losses[s]), std::abs(result.mtp_loss[0] - mtp[s])});
       EXPECT_NEAR(result.loss, losses[s], 1e-3) << "step " << s + 1;
       EXPECT_NEAR(result.mtp_loss[0], mtp[s], 1e-3) << "step " << s + 1;
-      if (s < 20) EXPECT_NEAR(result.grad_norm, norms[s], 1e-3 * norms[s]) << "step " << s + 1;
+      if (s < 20) {
+        EXPECT_NEAR(result.grad_norm, norms[s], 1e-3 * norms[s]) << "step " << s + 1;
+      }
       if (s < json_.at("counts").size()) {
         const auto counts = json_.at("counts")[s].get<std::vector<std::vector<Index>>>();
         ASSERT_EQ(result.loads.size(), counts.size());
